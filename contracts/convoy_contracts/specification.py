@@ -1,0 +1,144 @@
+"""What a joint model is made of, as partners agree it: the optional ``specification`` of an algorithm.
+
+A specification pins everything that decides privacy or price: features with public bounds and knots, caps, the
+number of sweeps, the noise rule, epsilon and delta. It is part of the contract document, so it is signed, and the
+``digest`` of its algorithm entry is the digest of its canonical bytes. Values are integers or decimal strings, never
+floats, because RFC 8785 bytes must not depend on a float printer. ``convoy_models.plan`` turns a specification into
+the exact list of noisy sums that a run may ask; a node answers nothing that is not on that list.
+
+What may never change: the meaning of a ``kind`` (``risk-towers/1``); a new meaning gets a new number.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+DecimalString = Annotated[str, StringConstraints(pattern=r"^-?(0|[1-9]\d*)(\.\d+)?$")]
+"""A number written as a decimal string; ``Decimal(x)`` reads it exactly."""
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+NOISE_RULE = "honest-one/1"
+"""One party sigma^2; each of K >= 2 parties of a side sigma^2 / (K - 1): what remains without any one share is >= sigma^2."""
+
+
+class Closed(BaseModel):
+    """A frozen value that refuses unknown members."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Knots(Closed):
+    """A numeric feature as hat functions on public knots; values are clipped to the outer knots."""
+
+    kind: Literal["knots"]
+    name: Name
+    knots: tuple[DecimalString, ...] = Field(min_length=2, max_length=64)
+    scale: Literal["linear", "log1p"] = "linear"
+
+    @model_validator(mode="after")
+    def _knots_increase(self) -> Knots:
+        values = [Decimal(k) for k in self.knots]
+        if any(b <= a for a, b in zip(values, values[1:], strict=False)):
+            raise ValueError(f"knots of {self.name!r} must be strictly increasing")
+        if self.scale == "log1p" and values[0] < 0:
+            raise ValueError(f"knots of {self.name!r} must be >= 0 for scale log1p")
+        return self
+
+    @property
+    def width(self) -> int:
+        """Number of columns of the design block."""
+        return len(self.knots)
+
+
+class Levels(Closed):
+    """A categorical feature as one-hot columns; a value outside ``levels`` is refused, or counted as ``other``."""
+
+    kind: Literal["levels"]
+    name: Name
+    levels: tuple[Name, ...] = Field(min_length=2, max_length=256)
+    other: Name | None = None
+
+    @model_validator(mode="after")
+    def _levels_are_distinct(self) -> Levels:
+        if len(set(self.levels)) != len(self.levels):
+            raise ValueError(f"levels of {self.name!r} repeat")
+        if self.other is not None and self.other not in self.levels:
+            raise ValueError(f"'other' of {self.name!r} must be one of its levels")
+        return self
+
+    @property
+    def width(self) -> int:
+        """Number of columns of the design block."""
+        return len(self.levels)
+
+
+Feature = Annotated[Knots | Levels, Field(discriminator="kind")]
+
+
+class Tower(Closed):
+    """One party kind's factor of the price: ``exp(sum of block scores)``, at most ``cap`` during training.
+
+    For the insurer tower the factor includes the exposure in years.
+    """
+
+    role: Literal["insurer", "oem"]
+    features: tuple[Feature, ...] = Field(min_length=1, max_length=64)
+    groups: tuple[tuple[Name, ...], ...] | None = None
+    cap: DecimalString
+
+    @model_validator(mode="after")
+    def _groups_cover_features(self) -> Tower:
+        names = [f.name for f in self.features]
+        if len(set(names)) != len(names):
+            raise ValueError(f"feature names of tower {self.role!r} repeat")
+        if self.groups is not None and sorted(n for g in self.groups for n in g) != sorted(names):
+            raise ValueError(f"groups of tower {self.role!r} must name each feature exactly once")
+        return self
+
+
+class RiskSpecification(Closed):
+    """Poisson frequency with log link and one additive tower per party kind (DESIGN §3)."""
+
+    kind: Literal["risk-towers/1"]
+    towers: tuple[Tower, ...] = Field(min_length=1, max_length=2)
+    claims: Name
+    exposure: Name
+    claimCap: int = Field(ge=1, le=20)
+    priorRate: DecimalString
+    priorScale: DecimalString
+    smoothness: DecimalString
+    sweeps: int = Field(ge=1, le=50)
+    labelShareMilli: int = Field(ge=1, le=999)
+    patterns: Literal["own", "joint-only"] = "own"
+    soloSweeps: int = Field(default=3, ge=1, le=50)
+    epsilonMicro: int = Field(ge=1)
+    deltaNano: int = Field(ge=1)
+    noiseRule: Literal["honest-one/1"] = NOISE_RULE
+    cohortFloor: int = Field(default=30_000, ge=1)
+
+
+class RecommendSpecification(Closed):
+    """Item-item model from a noisy Gram matrix and a cold-start map from the OEM profile (DESIGN §3)."""
+
+    kind: Literal["recommend-items/1"]
+    items: tuple[Name, ...] = Field(min_length=2, max_length=2000)
+    profile: tuple[Knots, ...] = Field(min_length=1, max_length=64)
+    historyNorm: DecimalString
+    gramShareMilli: int = Field(ge=1, le=998)
+    crossShareMilli: int = Field(ge=1, le=998)
+    epsilonMicro: int = Field(ge=1)
+    deltaNano: int = Field(ge=1)
+    noiseRule: Literal["honest-one/1"] = NOISE_RULE
+    cohortFloor: int = Field(default=3_000, ge=1)
+
+    @model_validator(mode="after")
+    def _shares_leave_something(self) -> RecommendSpecification:
+        if self.gramShareMilli + self.crossShareMilli >= 1000:
+            raise ValueError("gramShareMilli + crossShareMilli must leave a share for the profile matrix")
+        return self
+
+
+Specification = Annotated[RiskSpecification | RecommendSpecification, Field(discriminator="kind")]

@@ -1,0 +1,1 @@
+"""The application in the middle: contracts, runs, releases and the log."""

@@ -1,0 +1,1 @@
+"""A generated population and a whole federation on one machine."""

@@ -1,0 +1,1 @@
+"""The application inside each partner: the root of trust."""
