@@ -1,0 +1,280 @@
+"""The exact list of noisy sums that a run may ask, computed alike at every node and at the coordinator.
+
+A node answers nothing that is not on this list, at the noise written here; the coordinator cannot ask for more. The
+plan is a pure function of the signed specification and of who takes part, so that every side derives the same bytes.
+
+Privacy. Unit: person. Relation: add or remove all records of one person at all nodes (towards the other holder of a
+pair: replace one person's values by zeros). Every query is ``sum_i g_i + noise`` with ``||g_i||_2 <= clip`` whatever the
+public weights are, hence a Gaussian-DP mechanism of ``mu = clip / sigma``; queries compose exactly as the sum of
+``mu^2`` (adaptively chosen weights included). Joint and solo cohorts are disjoint persons within a run (parallel
+composition), so the charge of a run is the largest cohort total.
+
+Derivation of ``clip`` (exact upper bounds, fixed-point rounding included):
+
+1. A block (one feature) has entries on the 2^-13 grid that sum to 1, so its L2 norm is <= 1 (``features``). A row
+   of ``m`` blocks has norm <= sqrt(m).
+2. Label sums: ``g_i = x_i min(y_i, claimCap)``, an integer factor, so ``clip = sqrt(m) claimCap``.
+3. Model sums: ``g_i = x_i prod_t f_t(i)`` with ``0 <= f_t <= floor_15(cap_t)``: factors are cut to the cap and rounded to the
+   2^-15 grid at the node that holds them, so ``clip = sqrt(m) prod_t cap_t``.
+4. LOCAL sums are rounded to the 2^-20 grid once after summing. A rounded sum moves by at most ``clip`` plus one grid
+   step per coordinate: ``+ sqrt(size) 2^-20``. DOT and WEIGHTED sums are exact in the ring.
+5. Gram ``x x'`` with ``||x|| <= C``: Frobenius norm <= C^2; profile ``z z'`` with ``||z|| <= 1``: <= 1; cross ``z x'``: <= C.
+   Rows are rounded towards zero, which cannot lengthen them. All entries are opened, symmetric ones twice, and the norm counts both.
+
+``sigma`` is what remains for anyone who knows one party's share (rule ``honest-one/1``: one party alone on its side adds
+sigma^2, each of K >= 2 parties sigma^2 / (K - 1)). Epsilon is quoted for that. ACCURACY must be quoted under the noise
+that is really added, ``PlannedQuery.noise_sd``: over the sides of a query the factors 1 (one party) or K/(K-1) add up.
+
+What may never change for a ``kind``: ids, order, clips and the rounding of sigma (up, to 2^-20) and mu^2 (up, to 1e-12).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from convoy_contracts.specification import Knots, Levels, RecommendSpecification, RiskSpecification, Tower
+
+from convoy_models.accounting import mu_of
+from convoy_models.errors import ModelsError
+
+Kind = Literal["LOCAL", "DOT", "WEIGHTED"]
+Cohort = Literal["joint", "solo", "all"]
+Purpose = Literal["labels", "model", "gram", "cross", "profile"]
+
+FACTOR_BITS = 15
+"""Fraction bits of a tower's factor."""
+LOCAL_BITS = 20
+"""Fraction bits of a LOCAL sum."""
+SIGMA_STEP = 2.0**-20
+MU2_STEP = 1e-12
+
+
+class PlanRefused(ModelsError):
+    """The specification and the parties do not make a run; the message says which part."""
+
+    code = "PLAN_REFUSED"
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The parties that hold one operand of a sum, and add its noise."""
+
+    role: str
+    parties: tuple[str, ...]
+
+    @property
+    def variance(self) -> float:
+        """Total noise variance of the side in units of sigma^2: 1, or K / (K - 1)."""
+        count = len(self.parties)
+        return 1.0 if count == 1 else count / (count - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedQuery:
+    """One noisy sum of a run.
+
+    ``columns`` is the half-open slice of the matrix holder's design; ``shape`` is (rows, columns) of the result;
+    ``clip`` the L2 sensitivity per person; ``sigma`` the noise that remains without any one share; ``matrix`` the side that holds
+    the rows x, ``vectors`` the sides that hold the other factors (none for LOCAL, one for DOT, two for WEIGHTED).
+    """
+
+    id: str
+    kind: Kind
+    cohort: Cohort
+    module: str
+    purpose: Purpose
+    sweep: int
+    group: int
+    columns: tuple[int, int]
+    shape: tuple[int, int]
+    clip: float
+    sigma: float
+    mu2: float
+    matrix: Side
+    vectors: tuple[Side, ...]
+
+    @property
+    def size(self) -> int:
+        """Numbers in the result."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """Every side that adds noise, each once; the matrix holder first."""
+        seen = {self.matrix.role: self.matrix}
+        for side in self.vectors:
+            seen.setdefault(side.role, side)
+        return tuple(seen.values())
+
+    @property
+    def participants(self) -> tuple[str, ...]:
+        """Every party that answers this query."""
+        return tuple(party for side in self.sides for party in side.parties)
+
+    @property
+    def noise_sd(self) -> float:
+        """Standard deviation of the noise that the opened sum really carries (all parties honest)."""
+        return self.sigma * math.sqrt(sum(side.variance for side in self.sides))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All queries of one run in the order in which they may be asked."""
+
+    kind: str
+    queries: tuple[PlannedQuery, ...]
+    mu2_limit: float
+
+    def __getitem__(self, query: str) -> PlannedQuery:
+        for planned in self.queries:
+            if planned.id == query:
+                return planned
+        raise PlanRefused(f"query {query!r} is not in the plan of this run; ask only planned queries")
+
+    def mu2(self, cohort: Cohort) -> float:
+        """Sum of mu^2 over the queries that touch a cohort ('all' queries touch every cohort)."""
+        return math.fsum(q.mu2 for q in self.queries if q.cohort in (cohort, "all"))
+
+    @property
+    def charge(self) -> float:
+        """mu^2 that the run costs every person: the largest cohort total."""
+        return max(self.mu2(q.cohort) for q in self.queries)
+
+
+def layout(tower: Tower) -> tuple[tuple[Knots | Levels, ...], ...]:
+    """Return the tower's features by group, in the order of its design columns."""
+    if tower.groups is None:
+        return (tower.features,)
+    by_name = {feature.name: feature for feature in tower.features}
+    return tuple(tuple(by_name[name] for name in group) for group in tower.groups)
+
+
+def floor_cap(tower: Tower) -> float:
+    """Return the tower's cap on the factor grid, rounded down."""
+    return math.floor(float(tower.cap) * (1 << FACTOR_BITS)) / (1 << FACTOR_BITS)
+
+
+def plan(specification: RiskSpecification | RecommendSpecification, roles: Mapping[str, Sequence[str]]) -> Plan:
+    """Return the plan of a run.
+
+    Args:
+        specification: the signed specification.
+        roles: party ids by role ('oem', 'insurer', 'charging'); other roles are ignored.
+
+    Raises:
+        PlanRefused: a role is missing, there is more than one OEM, or the numbers make no run.
+    """
+    sides = {role: Side(role, tuple(sorted(parties))) for role, parties in roles.items() if parties}
+    limit = mu_of(specification.epsilonMicro / 1e6, specification.deltaNano / 1e9) ** 2
+    if isinstance(specification, RiskSpecification):
+        queries = _risk(specification, sides, limit)
+    else:
+        queries = _recommend(specification, sides, limit)
+    made = Plan(specification.kind, tuple(queries), limit)
+    if made.charge > limit:
+        raise PlanRefused("internal: the plan would pass its own epsilon; report this specification")
+    return made
+
+
+def _side(sides: Mapping[str, Side], role: str, single: bool = False) -> Side:
+    if role not in sides:
+        raise PlanRefused(f"no party with role {role!r} takes part; the specification needs one")
+    if single and len(sides[role].parties) != 1:
+        raise PlanRefused(f"{len(sides[role].parties)} parties with role {role!r}; this kind works with exactly one")
+    return sides[role]
+
+
+def _noise(clip: float, mu2: float) -> tuple[float, float]:
+    """Return (sigma rounded up, mu^2 rounded up) of a query that may spend ``mu2``."""
+    sigma = math.ceil(clip / math.sqrt(mu2) / SIGMA_STEP + 2) * SIGMA_STEP
+    return sigma, math.ceil((clip / sigma) ** 2 / MU2_STEP) * MU2_STEP
+
+
+def _risk(spec: RiskSpecification, sides: Mapping[str, Side], limit: float) -> list[PlannedQuery]:
+    towers = {tower.role: tower for tower in spec.towers}
+    if "insurer" not in towers or len(towers) != len(spec.towers):
+        raise PlanRefused("a risk specification needs one insurer tower and at most one OEM tower")
+    insurer = _side(sides, "insurer")
+    own = (towers["insurer"],)
+    if "oem" not in towers:
+        return _risk_cohort(spec, "all", own, spec.sweeps, {"insurer": insurer}, limit)
+    both = {"insurer": insurer, "oem": _side(sides, "oem", single=True)}
+    queries = _risk_cohort(spec, "joint", (towers["insurer"], towers["oem"]), spec.sweeps, both, limit)
+    if spec.patterns == "own":
+        queries += _risk_cohort(spec, "solo", own, spec.soloSweeps, {"insurer": insurer}, limit)
+    return queries
+
+
+def _risk_cohort(
+    spec: RiskSpecification, cohort: Cohort, towers: Sequence[Tower], sweeps: int, sides: Mapping[str, Side], limit: float
+) -> list[PlannedQuery]:
+    """Label sums once, then ``sweeps`` passes over the towers' groups; mu^2 in proportion to the blocks asked."""
+    usable = limit * (1 - 1e-6)
+    blocks = sum(len(tower.features) for tower in towers)
+    label_mu2 = usable * spec.labelShareMilli / 1000 / blocks
+    model_mu2 = usable * (1 - spec.labelShareMilli / 1000) / blocks / sweeps
+    cap = math.prod(floor_cap(tower) for tower in towers)
+    if cap <= 0:
+        raise PlanRefused("a tower's cap is below 2^-15; raise it")
+    insurer = sides["insurer"]
+    queries = []
+    for sweep in range(sweeps + 1):
+        for tower in towers:
+            stop = 0
+            groups = (tower.features,) if sweep == 0 else layout(tower)
+            for index, group in enumerate(groups):
+                start, stop = stop, stop + sum(feature.width for feature in group)
+                joined = len(towers) > 1
+                matrix = sides[tower.role]
+                if sweep == 0:
+                    purpose, factor, share = "labels", float(spec.claimCap), label_mu2
+                    kind: Kind = "LOCAL" if tower.role == "insurer" else "DOT"
+                    vectors = () if kind == "LOCAL" else (insurer,)
+                else:
+                    purpose, factor, share = "model", cap, model_mu2
+                    kind = "WEIGHTED" if joined else "LOCAL"
+                    vectors = tuple(sides[t.role] for t in towers) if joined else ()
+                clip = math.sqrt(len(group)) * factor
+                if kind == "LOCAL":
+                    clip += math.sqrt(stop - start) * 2.0**-LOCAL_BITS
+                clip *= 1 + 2.0**-40
+                sigma, mu2 = _noise(clip, share * len(group))
+                name = f"{cohort}/labels/{tower.role}" if sweep == 0 else f"{cohort}/model-{sweep:02d}/{tower.role}/{index}"
+                queries.append(
+                    PlannedQuery(
+                        name, kind, cohort, tower.role, purpose, sweep, index, (start, stop), (stop - start, 1),
+                        clip, sigma, mu2, matrix, vectors,
+                    )
+                )  # fmt: skip
+    return queries
+
+
+def _recommend(spec: RecommendSpecification, sides: Mapping[str, Side], limit: float) -> list[PlannedQuery]:
+    """Gram of the items (LOCAL, charging), profile x items (DOT), second moments of the profile (LOCAL, OEM)."""
+    oem, charging = _side(sides, "oem", single=True), _side(sides, "charging")
+    norm = float(spec.historyNorm)
+    if norm <= 0:
+        raise PlanRefused("historyNorm must be positive")
+    items, width = len(spec.items), 1 + sum(knots.width for knots in spec.profile)
+    gram, cross = spec.gramShareMilli / 1000, spec.crossShareMilli / 1000
+    rows: list[tuple[Purpose, Kind, tuple[int, int], float, float, Side, tuple[Side, ...]]] = [
+        ("gram", "LOCAL", (items, items), norm * norm, gram, charging, ()),
+        ("cross", "DOT", (width, items), norm, cross, oem, (charging,)),
+        ("profile", "LOCAL", (width, width), 1.0, 1 - gram - cross, oem, ()),
+    ]
+    queries = []
+    for purpose, kind, shape, clip, share, matrix, vectors in rows:
+        if kind == "LOCAL":
+            clip += math.sqrt(shape[0] * shape[1]) * 2.0**-LOCAL_BITS
+        clip *= 1 + 2.0**-40
+        sigma, mu2 = _noise(clip, limit * (1 - 1e-6) * share)
+        queries.append(
+            PlannedQuery(
+                f"joint/{purpose}", kind, "joint", matrix.role, purpose, 0, 0, (0, shape[0]), shape,
+                clip, sigma, mu2, matrix, vectors,
+            )
+        )  # fmt: skip
+    return queries

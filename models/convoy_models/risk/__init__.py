@@ -1,0 +1,1 @@
+"""Risk: Poisson frequency with log link and one additive tower per party."""
