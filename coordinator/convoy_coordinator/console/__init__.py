@@ -1,0 +1,1 @@
+"""The console: what people see, rendered on the server."""

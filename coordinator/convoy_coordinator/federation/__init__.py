@@ -1,0 +1,1 @@
+"""The federated rounds: the only part of the coordinator that knows Flower and the models."""

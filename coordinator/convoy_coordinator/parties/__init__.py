@@ -1,0 +1,1 @@
+"""Parties: who is enrolled, with which public keys."""

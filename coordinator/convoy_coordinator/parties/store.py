@@ -1,0 +1,128 @@
+"""Keep the enrolled parties: values in, values out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import BigInteger, String, Text, select, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from convoy_coordinator.db import Base
+from convoy_coordinator.db.instant import Instant
+
+
+class PartyRow(Base):
+    """One enrolled party. Keys are public halves; ``witness_size`` is the largest tree that it cosigned."""
+
+    __tablename__ = "party"
+
+    id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    role: Mapped[str] = mapped_column(String(40))
+    region: Mapped[str] = mapped_column(String(40))
+    identity_kid: Mapped[str] = mapped_column(String(240), unique=True)
+    identity_key: Mapped[str] = mapped_column(String(64))
+    key_not_before: Mapped[datetime] = mapped_column(Instant)
+    key_not_after: Mapped[datetime] = mapped_column(Instant)
+    mask_key: Mapped[str] = mapped_column(String(64))
+    witness_key: Mapped[str] = mapped_column(Text)
+    supernode_key: Mapped[str | None] = mapped_column(Text)
+    enrolled_at: Mapped[datetime] = mapped_column(Instant)
+    log_index: Mapped[int] = mapped_column(BigInteger)
+    witness_size: Mapped[int] = mapped_column(BigInteger, default=0)
+    witness_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """An enrolled party.
+
+    ``identity_key`` (Ed25519) and ``mask_key`` (X25519) are 32 bytes in base64url without padding, ``witness_key`` is a
+    C2SP verifier key, ``supernode_key`` a PEM public key or ``None``.
+    """
+
+    id: str
+    name: str
+    role: str
+    region: str
+    identity_kid: str
+    identity_key: str
+    key_not_before: datetime
+    key_not_after: datetime
+    mask_key: str
+    witness_key: str
+    supernode_key: str | None
+    enrolled_at: datetime
+    log_index: int
+    witness_size: int = 0
+    witness_at: datetime | None = None
+
+    @property
+    def short_name(self) -> str:
+        """The part of the id that people say: ``did:web:oem.example`` -> ``oem``."""
+        return self.id.removeprefix("did:web:").removesuffix(".example")
+
+    def same_details(self, other: Party) -> bool:
+        """Tell whether an enrolment says nothing new; times and log position are not details."""
+        mine = (
+            self.id,
+            self.name,
+            self.role,
+            self.region,
+            self.identity_kid,
+            self.identity_key,
+            self.mask_key,
+        )
+        theirs = (
+            other.id,
+            other.name,
+            other.role,
+            other.region,
+            other.identity_kid,
+            other.identity_key,
+            other.mask_key,
+        )
+        return mine == theirs and (self.witness_key, self.supernode_key) == (
+            other.witness_key,
+            other.supernode_key,
+        )
+
+
+_COLUMNS = tuple(Party.__dataclass_fields__)
+
+
+def insert_party(session: Session, party: Party) -> None:
+    """Add a party; the caller has checked that its id is free."""
+    session.add(PartyRow(**{name: getattr(party, name) for name in _COLUMNS}))
+
+
+def find_party(session: Session, party_id: str) -> Party | None:
+    """Return a party by its id."""
+    row = session.get(PartyRow, party_id)
+    return None if row is None else _value(row)
+
+
+def find_by_kid(session: Session, kid: str) -> Party | None:
+    """Return the party that enrolled this identity key id."""
+    row = session.scalar(select(PartyRow).where(PartyRow.identity_kid == kid))
+    return None if row is None else _value(row)
+
+
+def all_parties(session: Session) -> tuple[Party, ...]:
+    """Return every party, in the order of enrolment."""
+    rows = session.scalars(select(PartyRow).order_by(PartyRow.log_index, PartyRow.id))
+    return tuple(_value(row) for row in rows)
+
+
+def raise_witness_size(session: Session, party_id: str, size: int, at: datetime) -> None:
+    """Remember that a party cosigned a tree of ``size``; a smaller size than known changes nothing."""
+    session.execute(
+        update(PartyRow)
+        .where(PartyRow.id == party_id, PartyRow.witness_size <= size)
+        .values(witness_size=size, witness_at=at)
+    )
+
+
+def _value(row: PartyRow) -> Party:
+    return Party(**{name: getattr(row, name) for name in _COLUMNS})

@@ -1,0 +1,1 @@
+"""Releases: signed bundles, published only after their manifest's digest stands in the log."""
