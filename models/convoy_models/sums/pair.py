@@ -1,0 +1,241 @@
+"""One party's side of one pair: rows, matrices, and its share of each BILINEAR sum with one peer.
+
+Pure state: no clock, network or file. ``session.PartySession`` drives it and guards the order of
+steps; use that.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoy_models.errors import MessageMissing, ShapeMismatch, TagReused, ValueRefused
+from convoy_models.fixedpoint import FACTOR_BITS, MATRIX_BITS, Floats, Words, encode_capped
+from convoy_models.masks import PairKeys
+from convoy_models.plan import PlannedQuery
+from convoy_models.sums.align import bucket, common_rows, encode_links
+from convoy_models.sums.bilinear import (
+    CHUNK_ROWS,
+    SALT_BYTES,
+    Attempt,
+    Pads,
+    from_bytes,
+    pad_product,
+    plain_product,
+    product,
+    to_bytes,
+)
+
+Allocate = Callable[[tuple[int, int]], Words]
+"""Returns an empty uint64 array of a shape: ``np.empty``, or a memory map made by the caller."""
+_HEADER: Final = 3
+_ENCODE_ROWS: Final = 8192
+
+
+def allocate(shape: tuple[int, int]) -> Words:
+    """Return an array in memory."""
+    return np.empty(shape, dtype=np.uint64)
+
+
+class Pair:
+    """What one party knows about its pair with one peer.
+
+    Args:
+        attempt: run and try.
+        keys: own keys.
+        peer: the other data holder.
+        trustee: who deals the corrections.
+        store: where the peer's masked matrix is kept.
+    """
+
+    def __init__(
+        self, attempt: Attempt, keys: PairKeys, peer: str, trustee: str, store: Allocate = allocate
+    ) -> None:
+        self.peer = peer
+        self._party = keys.party
+        self._trustee = trustee
+        self._salt = secrets.token_bytes(SALT_BYTES)
+        self._pads = Pads(keys, trustee, attempt, keys.party, peer, self._salt)
+        self._store = store
+        self._ids: tuple[bytes, ...] | None = None
+        self._count: int | None = None
+        self._own: NDArray[np.int16] | None = None
+        self._masked: Words | None = None
+        self._arrived: set[int] = set()
+        self._masks_sent: set[int] = set()
+        self._opened: dict[str, Words] = {}
+        self._vectors: dict[str, Words] = {}
+
+    # --- rows -------------------------------------------------------------------------------
+
+    def links(self, ids: Sequence[bytes]) -> bytes:
+        """Remember own link ids and return the list for the peer."""
+        self._ids = tuple(ids)
+        return encode_links(self._ids, self._party)
+
+    def align(self, blob: bytes) -> NDArray[np.int64]:
+        """Return where the shared persons are in the ids given to ``links``, in joint order."""
+        if self._ids is None:
+            raise MessageMissing("own link ids were not given before aligning.", party=self._party)
+        order = common_rows(self._ids, blob, self._party, self.peer)
+        self._count = len(order)
+        return order
+
+    @property
+    def rows(self) -> int:
+        """Shared rows, padded to a multiple of 50."""
+        return bucket(self._shared())
+
+    def _shared(self) -> int:
+        if self._count is None:
+            raise MessageMissing("rows are not aligned yet.", party=self.peer)
+        return self._count
+
+    # --- matrices ---------------------------------------------------------------------------
+
+    def hold(self, matrix: Floats | None) -> None:
+        """Fix own matrix for the run: (shared rows, columns) in [-1, 1]; None for no matrix.
+
+        Raises:
+            TagReused: a matrix was fixed before; its pad must not mask another one.
+            ShapeMismatch: not one row for each shared person.
+            ValueRefused: an entry that is not finite or outside [-1, 1].
+        """
+        if self._own is not None:
+            raise TagReused("the matrix of this attempt is fixed already.", party=self._party)
+        count = self._shared()
+        columns = 0 if matrix is None else matrix.shape[1]
+        encoded = np.zeros((columns, self.rows), dtype=np.int16)
+        if matrix is not None:
+            if matrix.ndim != 2 or matrix.shape[0] != count:
+                raise ShapeMismatch(
+                    f"a matrix of shape {matrix.shape} where {count} rows belong.",
+                    party=self._party,
+                )
+            for at in range(0, count, _ENCODE_ROWS):
+                block = matrix[at : at + _ENCODE_ROWS]
+                if block.size and not float(np.abs(block).max()) <= 1.0:
+                    raise ValueRefused(
+                        "a matrix entry is not finite or outside [-1, 1].", party=self._party
+                    )
+                encoded[:, at : at + len(block)] = np.rint(block * 2.0**MATRIX_BITS).T
+        self._own = encoded
+
+    @property
+    def chunks(self) -> int:
+        """Messages that own masked matrix takes."""
+        return -(-self.rows // CHUNK_ROWS) if len(self._matrix()) else 0
+
+    def shape(self) -> bytes:
+        """Return what the trustee may know: rows, columns and the salt of this session's pads."""
+        size = np.array([self.rows, len(self._matrix())], dtype=np.uint64)
+        return to_bytes(size) + self._salt
+
+    def masked_chunk(self, chunk: int) -> bytes:
+        """Return rows of ``X + A`` for the peer; each chunk once."""
+        matrix = self._matrix()
+        if not 0 <= chunk < self.chunks:
+            raise ShapeMismatch(f"there is no chunk {chunk} of this matrix.", party=self._party)
+        if chunk in self._masks_sent:
+            raise TagReused(f"chunk {chunk} was sent before.", party=self._party)
+        self._masks_sent.add(chunk)
+        start, stop = chunk * CHUNK_ROWS, min(self.rows, (chunk + 1) * CHUNK_ROWS)
+        words = matrix[:, start:stop].astype(np.int64).view(np.uint64)
+        words += self._pads.matrix_rows(self.rows, len(matrix), start, stop)
+        header = np.array([self.rows, len(matrix), start], dtype=np.uint64)
+        return to_bytes(header) + to_bytes(words)
+
+    def take_chunk(self, chunk: int, raw: bytes) -> None:
+        """Keep rows of the peer's ``X + A``."""
+        rows, columns, start = (int(n) for n in from_bytes(raw[: 8 * _HEADER], _HEADER, self.peer))
+        expected = self._masked.shape[0] if self._masked is not None else columns
+        if rows != self.rows or columns != expected or start != chunk * CHUNK_ROWS or start >= rows:
+            raise ShapeMismatch("the peer's matrix does not fit the aligned rows.", party=self.peer)
+        stop = min(rows, start + CHUNK_ROWS)
+        words = from_bytes(raw[8 * _HEADER :], columns * (stop - start), self.peer)
+        if self._masked is None:
+            self._masked = self._store((columns, rows))
+        self._masked[:, start:stop] = words.reshape(columns, stop - start)
+        self._arrived.add(chunk)
+
+    def _matrix(self) -> NDArray[np.int16]:
+        if self._own is None:
+            raise MessageMissing("own matrix is not fixed yet.", party=self._party)
+        return self._own
+
+    def _peer_matrix(self, query: PlannedQuery) -> Words:
+        whole = -(-self.rows // CHUNK_ROWS)
+        if self._masked is None or len(self._arrived) != whole:
+            raise MessageMissing("the peer's masked matrix is not complete.", party=self.peer)
+        if query.columns[1] > len(self._masked):
+            raise ShapeMismatch(
+                f"query {query.id} asks for columns beyond the matrix.", party=self.peer
+            )
+        return self._masked[query.columns[0] : query.columns[1]]
+
+    # --- steps of a query -------------------------------------------------------------------
+
+    def encode_vector(self, query: PlannedQuery, vector: Floats, cap: float) -> Words:
+        """Return a vector (shared rows,) or (shared rows, J) as (J, padded rows) ring elements."""
+        values = np.asarray(vector, dtype=np.float64)
+        columns = values[:, None] if values.ndim == 1 else values
+        if columns.ndim != 2 or columns.shape[0] != self._shared():
+            raise ShapeMismatch(
+                f"a vector of shape {values.shape} where {self._shared()} rows belong.",
+                party=self._party,
+            )
+        out = np.zeros((columns.shape[1], self.rows), dtype=np.uint64)
+        out[:, : len(columns)] = encode_capped(columns, FACTOR_BITS, cap).T
+        return out
+
+    def open(self, query: PlannedQuery, factor: Words) -> bytes:
+        """Step 3: mask own factor (1, rows) and return ``e`` or ``f`` for the peer."""
+        masked = factor[0] - self._pads.factor(query, self.rows)
+        self._opened[query.id] = masked
+        return to_bytes(masked)
+
+    def share_vector(self, query: PlannedQuery, vector: Words) -> bytes:
+        """Steps 2 and 3: keep the vector (J, rows) and return ``v + b`` for the matrix holder."""
+        if vector.shape != (query.shape[1], self.rows):
+            raise ShapeMismatch(
+                f"query {query.id} expects {query.shape[1]} columns.", party=self._party
+            )
+        self._vectors[query.id] = vector
+        return to_bytes(vector + self._pads.vector(query, self.rows))
+
+    def product_share(self, query: PlannedQuery, opened: bytes, deal: bytes) -> Words:
+        """Step 3 at Q: ``p_Q = e*y + s2``, shape (1, rows)."""
+        self._opened.pop(query.id)
+        e = from_bytes(opened, self.rows, self.peer)
+        s2 = from_bytes(deal, self.rows + query.size, self._trustee)[: self.rows]
+        return (e * self._pads.factor(query, self.rows) + s2)[None, :]
+
+    def matrix_share(self, query: PlannedQuery, opened: bytes | None, shared: bytes) -> Words:
+        """Steps 2 and 3 at P: own share of the result, shape (K, J)."""
+        masked = from_bytes(shared, query.shape[1] * self.rows, self.peer)
+        vector = masked.reshape(query.shape[1], self.rows)
+        share = self._pads.result(query) - pad_product(self._pads, query, vector)
+        if opened is None:
+            return share
+        f, e = from_bytes(opened, self.rows, self.peer), self._opened.pop(query.id)
+        p = f * self._pads.factor(query, self.rows) + self._pads.product(query, self.rows) + e * f
+        return share + plain_product(self._matrix(), query, p[None, :])
+
+    def vector_share(self, query: PlannedQuery, deal: bytes) -> Words:
+        """Steps 2 and 3 at Q: own share of the result, shape (K, J)."""
+        corrections = deal[8 * self.rows :] if query.kind == "WEIGHTED" else deal
+        c2 = from_bytes(corrections, query.size, self._trustee).reshape(query.shape)
+        return product(self._peer_matrix(query), self._vectors.pop(query.id)) + c2
+
+    def check_ready(self, query: PlannedQuery, holds_matrix: bool) -> None:
+        """Refuse before anything is spent when a matrix is missing or too narrow."""
+        if not holds_matrix:
+            self._peer_matrix(query)
+        elif query.columns[1] > len(self._matrix()):
+            raise ShapeMismatch(
+                f"query {query.id} asks for columns beyond the matrix.", party=self._party
+            )

@@ -1,0 +1,328 @@
+"""One data holder in one attempt of one run: the steps of the protocol in bytes and arrays.
+
+The order of steps per query is a table; a step taken twice or out of turn is refused
+(``TagReused``, ``MessageMissing``), so no pad and no mask of an attempt is used twice. A node
+that restarts makes a new session: its pads have a fresh salt, its masks are protected by the
+node's ledger, which refuses a (run, query, attempt) it has spent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoy_models.errors import (
+    MessageMissing,
+    MessageUnexpected,
+    ShapeMismatch,
+    TagReused,
+)
+from convoy_models.fixedpoint import LOCAL_BITS, Floats, Words, check_headroom, encode
+from convoy_models.masks import PairKeys
+from convoy_models.messages import parse_name, to_party
+from convoy_models.noise import NoiseSource, share_scale
+from convoy_models.plan import PlannedQuery, Side
+from convoy_models.sums.bilinear import Attempt
+from convoy_models.sums.dealer import vector_side
+from convoy_models.sums.opening import fraction_bits
+from convoy_models.sums.pair import Allocate, Pair, allocate
+
+_STEPS: Final[dict[str, tuple[str, ...]]] = {
+    "LOCAL": ("close",),
+    "DOT": ("share", "close"),
+    "WEIGHTED": ("open", "share", "close"),
+}
+
+
+class PartySession:
+    """A data holder's state machine; see the package docstring for a complete query.
+
+    Args:
+        run: uid of the run.
+        attempt: number of the try; never repeated for a run.
+        keys: own keys under the contract.
+        peers: data holders this party shares persons with (empty where all its sums are LOCAL).
+        trustee: who deals; needed with peers.
+        noise: the node's source of noise.
+        store: where a peer's masked matrix is kept (an array by default, or a memory map).
+    """
+
+    def __init__(
+        self,
+        run: str,
+        attempt: int,
+        keys: PairKeys,
+        *,
+        peers: Sequence[str] = (),
+        trustee: str | None = None,
+        noise: NoiseSource,
+        store: Allocate = allocate,
+    ) -> None:
+        if peers and trustee is None:
+            raise MessageMissing("sums over two parties need a trustee.", party=keys.party)
+        self.party = keys.party
+        self._attempt = Attempt(run, attempt)
+        self._keys = keys
+        self._noise = noise
+        self._trustee = trustee or ""
+        self._pairs = {p: Pair(self._attempt, keys, p, self._trustee, store) for p in sorted(peers)}
+        self._inbox: dict[tuple[str, str], bytes] = {}
+        self._seen: set[tuple[str, str]] = set()
+        self._done: dict[str, tuple[PlannedQuery, str]] = {}
+
+    # --- set-up -----------------------------------------------------------------------------
+
+    def links(self, peer: str, ids: Sequence[bytes]) -> dict[str, bytes]:
+        """Return ``to|peer|align``: own 16-byte link ids for this peer, sorted, padded, sealed."""
+        return self._blob(peer, "align", self._pair(peer).links(ids))
+
+    def align(self, peer: str) -> NDArray[np.int64]:
+        """Return which of the ids given to ``links`` the peer holds too, in the order both use.
+
+        Raises:
+            LinksRefused: repeated ids, or nobody in common.
+            MessageMissing: the peer's list has not arrived.
+        """
+        return self._pair(peer).align(self._take(peer, "align"))
+
+    def hold(self, peer: str, matrix: Floats | None) -> None:
+        """Fix own matrix towards a peer: (aligned rows, columns) in [-1, 1]; None for no matrix."""
+        self._pair(peer).hold(matrix)
+
+    @property
+    def chunks(self) -> int:
+        """How many ``matrix`` exchanges this party needs (at least one, for the shapes)."""
+        return max([1, *(pair.chunks for pair in self._pairs.values())])
+
+    def rows(self, peer: str) -> int:
+        """Return the rows shared with a peer, padded to a multiple of 50."""
+        return self._pair(peer).rows
+
+    def matrix(self, chunk: int) -> dict[str, bytes]:
+        """Return one chunk of every masked matrix; with chunk 0 also the shapes for the trustee."""
+        blobs: dict[str, bytes] = {}
+        for peer, pair in self._pairs.items():
+            if chunk == 0:
+                blobs |= self._blob(self._trustee, f"shape.{peer}", pair.shape())
+            if chunk < pair.chunks:
+                blobs |= self._blob(peer, f"matrix.{chunk}", pair.masked_chunk(chunk))
+        return blobs
+
+    def receive(self, blobs: Mapping[str, bytes]) -> None:
+        """Open and keep relayed blobs (``from|sender|tag``), whatever step they belong to.
+
+        Raises:
+            SealBroken: not sealed by that sender, for this party, tag and attempt.
+            TagReused: a blob for the second time.
+            MessageUnexpected: a sender or tag that has no place in this protocol.
+        """
+        for name, blob in blobs.items():
+            direction, sender, tag = parse_name(name)
+            kind, _, rest = tag.partition(".")
+            expected = (
+                ("deal",) if sender == self._trustee else ("align", "matrix", "open", "share")
+            )
+            known = sender in self._pairs or (sender == self._trustee and sender)
+            if direction != "from" or not known or kind not in expected:
+                raise MessageUnexpected(f"a blob {kind!r} has no place here.", party=sender)
+            plain = self._keys.unseal(sender, self._attempt.aad(tag, sender, self.party), blob)
+            if (sender, tag) in self._seen:
+                raise TagReused(f"the blob {tag} arrived before.", party=sender)
+            if kind == "matrix":
+                if not rest.isdecimal():
+                    raise MessageUnexpected("a matrix chunk has no number.", party=sender)
+                self._pairs[sender].take_chunk(int(rest), plain)
+            else:
+                self._inbox[sender, tag] = plain
+            self._seen.add((sender, tag))
+
+    # --- steps of a query -------------------------------------------------------------------
+
+    def open(
+        self, query: PlannedQuery, factors: Mapping[str, Floats], cap: float
+    ) -> dict[str, bytes]:
+        """Step ``open`` of a WEIGHTED query: send own masked factor to every peer.
+
+        Args:
+            query: from the plan.
+            factors: own factor per peer, (aligned rows,), in [-cap, cap].
+            cap: the contract's cap of own factor.
+        """
+        self._step(query, "open")
+        vectors = self._encode(query, factors, cap)
+        self._mark(query, "open")
+        blobs: dict[str, bytes] = {}
+        for peer, vector in vectors.items():
+            blobs |= self._blob(peer, f"open.{query.id}", self._pairs[peer].open(query, vector))
+        return blobs
+
+    def share(
+        self, query: PlannedQuery, vectors: Mapping[str, Floats] | None = None, cap: float = 1.0
+    ) -> dict[str, bytes]:
+        """Step ``share``: the vector holder sends its masked vector, the matrix holder nothing.
+
+        Args:
+            query: DOT or WEIGHTED, from the plan. vectors: of a DOT query at the vector holder,
+            per peer: (aligned rows,) or (aligned rows, J). cap: the contract's cap of one entry
+            of these vectors.
+        """
+        self._step(query, "share")
+        if self._holds_matrix(query):
+            self._mark(query, "share")
+            return {}
+        encoded = (
+            self._encode(query, vectors or {}, cap)
+            if query.kind == "DOT"
+            else self._products(query)
+        )
+        self._mark(query, "share")
+        blobs: dict[str, bytes] = {}
+        for peer, vector in encoded.items():
+            plain = self._pairs[peer].share_vector(query, vector)
+            blobs |= self._blob(peer, f"share.{query.id}", plain)
+        return blobs
+
+    def check_ready(self, query: PlannedQuery) -> None:
+        """Refuse, before anything is spent, a ``close`` that could not be completed.
+
+        Raises:
+            MessageMissing: a blob or matrix of a peer has not arrived.
+            RingOverflow: the sum could leave the ring.
+        """
+        self._step(query, "close")
+        self._side(query)
+        if query.kind == "LOCAL":
+            return
+        holds = self._holds_matrix(query)
+        peers = self._peers(query)
+        for peer in peers:
+            self._pairs[peer].check_ready(query, holds)
+            for sender, tag in self._needed(query, peer, holds):
+                if (sender, tag) not in self._inbox:
+                    raise MessageMissing(f"{tag} has not arrived.", party=sender)
+        rows = sum(self._pairs[peer].rows for peer in peers)
+        check_headroom(rows, query.clip, fraction_bits(query), query.noise_sd)
+
+    def close(self, query: PlannedQuery, local: Floats | None = None) -> Words:
+        """Step ``close``: return own share + own noise + masks, flat uint64 of ``query.size`` numbers.
+
+        The caller has called ``check_ready`` and has written the spend to its ledger *before*
+        this call. If the process dies after the spend, the query counts as spent and nothing was
+        released.
+
+        Args:
+            query: from the plan.
+            local: own clipped sum, for LOCAL queries: ``query.size`` numbers.
+        """
+        self.check_ready(query)
+        side, bits = self._side(query), fraction_bits(query)
+        if query.kind == "LOCAL":
+            total = self._local(query, local)
+        else:
+            total = np.zeros(query.size, dtype=np.uint64)
+            for peer in self._peers(query):
+                total = total + self._share_of(query, peer).ravel()
+        self._mark(query, "close")
+        scale = share_scale(query.sigma, len(side.parties)) * 2.0**bits
+        noise = self._noise.draw(scale, query.size).astype(np.int64, copy=False).view(np.uint64)
+        run, number = self._attempt.run, self._attempt.number
+        mask = self._keys.mask(run, query.id, number, query.size, query.participants)
+        return total + noise + mask
+
+    # --- inside -----------------------------------------------------------------------------
+
+    def _local(self, query: PlannedQuery, local: Floats | None) -> Words:
+        if local is None or np.size(local) != query.size:
+            raise ShapeMismatch(f"query {query.id} needs {query.size} numbers.", party=self.party)
+        flat = np.asarray(local, dtype=np.float64).ravel()
+        words = encode(flat, LOCAL_BITS)
+        largest = float(np.abs(flat).max()) if flat.size else 0.0
+        check_headroom(len(query.participants), largest, LOCAL_BITS, query.noise_sd)
+        return words
+
+    def _share_of(self, query: PlannedQuery, peer: str) -> Words:
+        pair = self._pairs[peer]
+        if self._holds_matrix(query):
+            opened = self._take(peer, f"open.{query.id}") if query.kind == "WEIGHTED" else None
+            return pair.matrix_share(query, opened, self._take(peer, f"share.{query.id}"))
+        return pair.vector_share(query, self._take(self._trustee, f"deal.{query.id}.{peer}"))
+
+    def _products(self, query: PlannedQuery) -> dict[str, Words]:
+        """Return p_Q per peer; the deal stays in the inbox, ``close`` needs its second part."""
+        deals = {p: (self._trustee, f"deal.{query.id}.{p}") for p in self._peers(query)}
+        for peer, key in deals.items():
+            for sender, tag in (key, (peer, f"open.{query.id}")):
+                if (sender, tag) not in self._inbox:
+                    raise MessageMissing(f"{tag} has not arrived.", party=sender)
+        return {
+            peer: self._pairs[peer].product_share(
+                query, self._take(peer, f"open.{query.id}"), self._inbox[key]
+            )
+            for peer, key in deals.items()
+        }
+
+    def _needed(self, query: PlannedQuery, peer: str, holds_matrix: bool) -> list[tuple[str, str]]:
+        if not holds_matrix:
+            return [(self._trustee, f"deal.{query.id}.{peer}")]
+        steps = ("open", "share") if query.kind == "WEIGHTED" else ("share",)
+        return [(peer, f"{step}.{query.id}") for step in steps]
+
+    def _encode(
+        self, query: PlannedQuery, values: Mapping[str, Floats], cap: float
+    ) -> dict[str, Words]:
+        peers = self._peers(query)
+        if set(values) != set(peers):
+            raise ShapeMismatch(f"query {query.id} needs one vector per peer.", party=self.party)
+        return {p: self._pairs[p].encode_vector(query, values[p], cap) for p in peers}
+
+    def _step(self, query: PlannedQuery, step: str) -> None:
+        """Refuse a step that is taken twice, out of turn, or for another query of the same id."""
+        steps = _STEPS[query.kind]
+        if step not in steps:
+            raise MessageUnexpected(f"a {query.kind} query has no step {step}.", party=self.party)
+        before, last = self._done.get(query.id, (query, ""))
+        done = steps.index(last) + 1 if last else 0
+        if before != query or steps.index(step) < done:
+            raise TagReused(f"step {step} of query {query.id} was taken before.", party=self.party)
+        if steps.index(step) > done:
+            raise MessageMissing(
+                f"step {steps[done]} of query {query.id} comes first.", party=self.party
+            )
+
+    def _mark(self, query: PlannedQuery, step: str) -> None:
+        self._done[query.id] = (query, step)
+
+    def _side(self, query: PlannedQuery) -> Side:
+        for side in query.sides:
+            if self.party in side.parties:
+                return side
+        raise MessageUnexpected(
+            f"{self.party} takes no part in query {query.id}.", party=self.party
+        )
+
+    def _holds_matrix(self, query: PlannedQuery) -> bool:
+        self._side(query)
+        return self.party in query.matrix.parties
+
+    def _peers(self, query: PlannedQuery) -> tuple[str, ...]:
+        others = vector_side(query) if self._holds_matrix(query) else query.matrix.parties
+        for peer in others:
+            self._pair(peer)
+        return others
+
+    def _pair(self, peer: str) -> Pair:
+        if peer not in self._pairs:
+            raise MessageUnexpected(f"{peer} is no peer of this session.", party=peer)
+        return self._pairs[peer]
+
+    def _take(self, sender: str, tag: str) -> bytes:
+        if (sender, tag) not in self._inbox:
+            raise MessageMissing(f"{tag} has not arrived.", party=sender)
+        return self._inbox.pop((sender, tag))
+
+    def _blob(self, party: str, tag: str, plain: bytes) -> dict[str, bytes]:
+        aad = self._attempt.aad(tag, self.party, party)
+        return {to_party(party, tag): self._keys.seal(party, aad, plain)}
