@@ -22,7 +22,7 @@ through each action together. Every blob is named ``to|<party>|<tag>`` and relay
     align · matrix.<chunk> · shape.<peer> (to the trustee) · deal.<query>.<matrix holder>
     open.<query> · share.<query>
 
-A complete DOT query between one carmaker (matrix) and one insurer (vector), with the auditor as trustee:
+A complete DOT query between one carmaker (matrix) and one insurer (vector); the auditor is trustee:
 
     >>> import numpy as np
     >>> from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -57,7 +57,7 @@ Each node has a session, the trustee a dealer:
     ...     for party, blobs in relay(payloads).items():
     ...         node[party].receive(blobs)
 
-``align``: rows in common, in the same order at both ends. ``matrix``: masked once for the whole run.
+``align``: rows in common, in the same order at both ends. ``matrix``: masked once for the run.
 
     >>> ids = [bytes([i]) * 16 for i in range(5)]
     >>> deliver({oem: P.links(insurer, ids[:4]), insurer: Q.links(oem, ids[:0:-1])})

@@ -130,7 +130,7 @@ def product(left: Words, right: Words) -> Words:
 
 
 def pad_product(pads: Pads, query: PlannedQuery, vector: Words) -> Words:
-    """Return ``A' vector`` for the query's columns, (J, rows) -> (K, J); A is expanded in blocks."""
+    """Return ``A' vector`` for the query's columns, (J, rows) -> (K, J); A comes in blocks."""
     rows = vector.shape[1]
     (start, stop), step = query.columns, max(1, _BLOCK_WORDS // max(1, rows))
     out = np.empty(query.shape, dtype=np.uint64)

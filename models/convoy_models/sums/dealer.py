@@ -73,7 +73,9 @@ class DealerSession:
             self._shapes[holder, peer] = _Shape(rows, columns, raw[-SALT_BYTES:])
 
     def deal(self, query: PlannedQuery) -> dict[str, bytes]:
-        """Return ``to|<vector holder>|deal.<query>.<matrix holder>`` for every pair of a query; once.
+        """Return the corrections of a query, one for the vector holder of every pair; once.
+
+        Names: ``to|<vector holder>|deal.<query>.<matrix holder>``.
 
         Raises:
             TagReused: the query was dealt before in this attempt.

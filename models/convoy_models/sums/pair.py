@@ -50,12 +50,20 @@ class Pair:
         peer: the other data holder.
         trustee: who deals the corrections.
         store: where the peer's masked matrix is kept.
+        chunk_rows: rows of a matrix in one message; even, and the same at both ends.
     """
 
     def __init__(
-        self, attempt: Attempt, keys: PairKeys, peer: str, trustee: str, store: Allocate = allocate
+        self,
+        attempt: Attempt,
+        keys: PairKeys,
+        peer: str,
+        trustee: str,
+        store: Allocate = allocate,
+        chunk_rows: int = CHUNK_ROWS,
     ) -> None:
         self.peer = peer
+        self._chunk_rows = chunk_rows
         self._party = keys.party
         self._trustee = trustee
         self._salt = secrets.token_bytes(SALT_BYTES)
@@ -128,7 +136,7 @@ class Pair:
     @property
     def chunks(self) -> int:
         """Messages that own masked matrix takes."""
-        return -(-self.rows // CHUNK_ROWS) if len(self._matrix()) else 0
+        return -(-self.rows // self._chunk_rows) if len(self._matrix()) else 0
 
     def shape(self) -> bytes:
         """Return what the trustee may know: rows, columns and the salt of this session's pads."""
@@ -143,7 +151,7 @@ class Pair:
         if chunk in self._masks_sent:
             raise TagReused(f"chunk {chunk} was sent before.", party=self._party)
         self._masks_sent.add(chunk)
-        start, stop = chunk * CHUNK_ROWS, min(self.rows, (chunk + 1) * CHUNK_ROWS)
+        start, stop = chunk * self._chunk_rows, min(self.rows, (chunk + 1) * self._chunk_rows)
         words = matrix[:, start:stop].astype(np.int64).view(np.uint64)
         words += self._pads.matrix_rows(self.rows, len(matrix), start, stop)
         header = np.array([self.rows, len(matrix), start], dtype=np.uint64)
@@ -153,9 +161,14 @@ class Pair:
         """Keep rows of the peer's ``X + A``."""
         rows, columns, start = (int(n) for n in from_bytes(raw[: 8 * _HEADER], _HEADER, self.peer))
         expected = self._masked.shape[0] if self._masked is not None else columns
-        if rows != self.rows or columns != expected or start != chunk * CHUNK_ROWS or start >= rows:
+        if (
+            rows != self.rows
+            or columns != expected
+            or start != chunk * self._chunk_rows
+            or start >= rows
+        ):
             raise ShapeMismatch("the peer's matrix does not fit the aligned rows.", party=self.peer)
-        stop = min(rows, start + CHUNK_ROWS)
+        stop = min(rows, start + self._chunk_rows)
         words = from_bytes(raw[8 * _HEADER :], columns * (stop - start), self.peer)
         if self._masked is None:
             self._masked = self._store((columns, rows))
@@ -168,7 +181,7 @@ class Pair:
         return self._own
 
     def _peer_matrix(self, query: PlannedQuery) -> Words:
-        whole = -(-self.rows // CHUNK_ROWS)
+        whole = -(-self.rows // self._chunk_rows)
         if self._masked is None or len(self._arrived) != whole:
             raise MessageMissing("the peer's masked matrix is not complete.", party=self.peer)
         if query.columns[1] > len(self._masked):

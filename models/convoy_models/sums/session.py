@@ -25,7 +25,7 @@ from convoy_models.masks import PairKeys
 from convoy_models.messages import parse_name, to_party
 from convoy_models.noise import NoiseSource, share_scale
 from convoy_models.plan import PlannedQuery, Side
-from convoy_models.sums.bilinear import Attempt
+from convoy_models.sums.bilinear import CHUNK_ROWS, Attempt
 from convoy_models.sums.dealer import vector_side
 from convoy_models.sums.opening import fraction_bits
 from convoy_models.sums.pair import Allocate, Pair, allocate
@@ -48,6 +48,7 @@ class PartySession:
         trustee: who deals; needed with peers.
         noise: the node's source of noise.
         store: where a peer's masked matrix is kept (an array by default, or a memory map).
+        chunk_rows: rows of a matrix in one message; the protocol's constant, smaller in tests.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class PartySession:
         trustee: str | None = None,
         noise: NoiseSource,
         store: Allocate = allocate,
+        chunk_rows: int = CHUNK_ROWS,
     ) -> None:
         if peers and trustee is None:
             raise MessageMissing("sums over two parties need a trustee.", party=keys.party)
@@ -68,7 +70,10 @@ class PartySession:
         self._keys = keys
         self._noise = noise
         self._trustee = trustee or ""
-        self._pairs = {p: Pair(self._attempt, keys, p, self._trustee, store) for p in sorted(peers)}
+        self._pairs = {
+            peer: Pair(self._attempt, keys, peer, self._trustee, store, chunk_rows)
+            for peer in sorted(peers)
+        }
         self._inbox: dict[tuple[str, str], bytes] = {}
         self._seen: set[tuple[str, str]] = set()
         self._done: dict[str, tuple[PlannedQuery, str]] = {}
@@ -207,7 +212,7 @@ class PartySession:
         check_headroom(rows, query.clip, fraction_bits(query), query.noise_sd)
 
     def close(self, query: PlannedQuery, local: Floats | None = None) -> Words:
-        """Step ``close``: return own share + own noise + masks, flat uint64 of ``query.size`` numbers.
+        """Step ``close``: return own share + own noise + masks: uint64, flat, ``query.size``.
 
         The caller has called ``check_ready`` and has written the spend to its ledger *before*
         this call. If the process dies after the spend, the query counts as spent and nothing was
