@@ -1,12 +1,13 @@
 """A generated driver population with a known truth; nobody in it exists.
 
-The truth (``reference/private_ml.md`` §10): two hidden traits - aggressiveness and distraction - drive claims and are seen,
-with noise, by the carmaker only; distance, age, density, night driving matter too; a part of the risk (log sd .35)
-is seen by nobody. Bonus-malus carries earlier claims. Safer drivers consent a little more often, 60 % of the drivers own the
-carmaker's brand, 41 % have OEM data and consent, 8 % also charge at the operator. Three insurers hold 60, 30 and 10 %.
+The truth (``reference/private_ml.md`` §10): two hidden traits - aggressiveness and distraction -
+drive claims and are seen, with noise, by the carmaker only; distance, age, density, night driving
+matter too; a part of the risk (log sd .35) is seen by nobody. Bonus-malus carries earlier claims.
+Safer drivers consent a little more often, 60 % of the drivers own the carmaker's brand, 41 % have
+OEM data and consent, 8 % also charge at the operator. Three insurers hold 60, 30 and 10 %.
 
-Vectorised: 100,000 drivers take about a second. Everything follows from the seed and the size; knots and bounds live in
-``convoy_demo.specifications`` and are not computed from these data.
+Vectorised: 100,000 drivers take about a second. Everything follows from the seed and the size;
+knots and bounds live in ``convoy_demo.specifications`` and are not computed from these data.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ INSURER_COLUMNS = (
 class Population:
     """N drivers with everything anyone knows, and the truth. Arrays are (N,) unless said.
 
-    ``rate`` is the true yearly claim rate; ``traits`` (N, 2) aggressiveness and distraction; ``has_oem`` and ``has_charging``
+    ``rate`` is the true yearly claim rate; ``traits`` (N, 2) aggressiveness and distraction;
+    ``has_oem`` and ``has_charging``
     mean: holds data and has consented.
     """
 
@@ -70,7 +72,9 @@ def generate(size: int, seed: int) -> Population:
 
     licence_gap = np.clip(rng.exponential(2.0, size), 0, 12)
     density = np.clip(rng.gamma(2.5, 1.6, size), 0, 10)
-    km = np.clip(np.exp(rng.normal(2.45, 0.45, size) - 0.03 * (density - 4) + 0.05 * aggressive), 1, 60)
+    km = np.clip(
+        np.exp(rng.normal(2.45, 0.45, size) - 0.03 * (density - 4) + 0.05 * aggressive), 1, 60
+    )
     declared = np.clip(km * np.exp(rng.normal(-0.1, 0.35, size)), 1, 40)
     power = np.clip(rng.gamma(8, 0.85, size) + 0.4 * aggressive, 4, 15)
     vehicle_age = np.clip(rng.gamma(2.2, 3, size), 0, 20)
@@ -78,7 +82,7 @@ def generate(size: int, seed: int) -> Population:
     night = np.clip(rng.beta(2, 14, size) + 0.02 * aggressive + 0.03 * is_young, 0, 0.6)
     urban = np.clip(rng.beta(2, 3, size) * 0.5 + 0.05 * density, 0, 1)
     is_electric = rng.random(size) < 0.35
-    runs_low = rng.normal(size=size) + 0.5 * aggressive  # drives on the last per cent of the battery
+    runs_low = rng.normal(size=size) + 0.5 * aggressive  # on the last per cent
     unseen = rng.normal(0, 0.35, size)
 
     log_rate = (
@@ -102,7 +106,9 @@ def generate(size: int, seed: int) -> Population:
     exposure = rng.uniform(0.3, 1.0, size)
     earlier = rng.poisson(rate * 3)
     bonus_malus = np.clip(
-        1.0 + 0.22 * earlier - 0.06 * np.clip((age - 20) / 4, 0, 8) + rng.normal(0, 0.05, size), 0.5, 2.0
+        1.0 + 0.22 * earlier - 0.06 * np.clip((age - 20) / 4, 0, 8) + rng.normal(0, 0.05, size),
+        0.5,
+        2.0,
     )
     claims = rng.poisson(rate * exposure)
 

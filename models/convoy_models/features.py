@@ -1,14 +1,16 @@
 """Columns to bounded design blocks: hat functions on public knots, one-hot columns for levels.
 
-Guarantees: every row of a block is non-negative, sums to 1 and has L2 norm <= 1, so a row of ``m`` blocks has L2 norm
-<= sqrt(m) (``plan`` builds every sensitivity on this). Entries lie on the grid of ``MATRIX_BITS`` fraction bits, so
-fixed-point encoding of a design is exact and the guarantee survives it. Knots, bounds and levels come from the signed
-specification, never from data.
+Guarantees: every row of a block is non-negative, sums to 1 and has L2 norm <= 1, so a row of ``m``
+blocks has L2 norm <= sqrt(m) (``plan`` builds every sensitivity on this). Entries lie on the grid
+of ``MATRIX_BITS`` fraction bits, so fixed-point encoding of a design is exact and the guarantee
+survives it. Knots, bounds and levels come from the signed specification, never from data.
 
-Does not: impute. A value that is NaN, infinite, missing, of another type or an unknown level is refused with the
-column, the number of rows and the fix; a value outside the outer knots is clipped to them, as the contract says.
+Does not: impute. A value that is NaN, infinite, missing, of another type or an unknown level is
+refused with the column, the number of rows and the fix; a value outside the outer knots is clipped
+to them, as the contract says.
 
-What may never change for ``risk-towers/1``: order of columns inside a block, the two scales, the rounding rule.
+What may never change for ``risk-towers/1``: order of columns inside a block, the two scales, the
+rounding rule.
 """
 
 from __future__ import annotations
@@ -19,26 +21,27 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from convoy_contracts.specification import Knots, Levels
-
 from convoy_models.errors import ModelsError
-
-Floats = npt.NDArray[np.float64]
-MATRIX_BITS = 13
-"""Fraction bits of a design entry (hat value in [0, 1])."""
+from convoy_models.fixedpoint import MATRIX_BITS, Floats
 
 
 class ColumnRefused(ModelsError):
     """A column of a party's data cannot be used; the message names column, cause and fix."""
 
     code = "COLUMN_REFUSED"
+    fix = "Correct the column at its source, or leave these persons out, and start again."
+    fix_zh = "请在数据源修正该列，或剔除这些人员，然后重新开始。"
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One feature's columns, stored compactly: row i has ``1 - upper[i]`` in column ``low[i]``, ``upper[i]`` in the next.
+    """One feature's columns, stored compactly: row i has ``1 - upper[i]`` in column ``low[i]``,
+    ``upper[i]`` in the next.
 
-    low: (N,) int32 in [0, width); upper: (N,) float64 in [0, 1], 0 wherever ``low`` is the last column.
+    low: (N,) int32 in [0, width); upper: (N,) float64 in [0, 1], 0 wherever ``low`` is the last
+    column.
     """
 
     name: str
@@ -55,13 +58,15 @@ class Block:
         return out
 
     def score(self, weights: Floats) -> Floats:
-        """Return the block's share of the log factor, (N,): linear interpolation of ``weights`` (width,)."""
+        """Return the block's share of the log factor, (N,): linear interpolation of ``weights``
+        (width,)."""
         right = weights[np.minimum(self.low + 1, self.width - 1)]
         left = weights[self.low]
         return left + self.upper * (right - left)
 
     def sums(self, values: Floats) -> Floats:
-        """Return ``dense().T @ values``, (width,), without building the dense block. values: (N,)."""
+        """Return ``dense().T @ values``, (width,), without building the dense block. values:
+        (N,)."""
         upper = np.bincount(self.low, self.upper * values, self.width)
         lower = np.bincount(self.low, values, self.width) - upper
         lower[1:] += upper[:-1]
@@ -77,17 +82,16 @@ def numeric(name: str, values: Any) -> Floats:
     """
     array = np.ma.getdata(np.asarray(values)) if np.ma.isMaskedArray(values) else np.asarray(values)
     if np.ma.isMaskedArray(values) and np.ma.getmaskarray(values).any():
-        raise ColumnRefused(f"column {name!r} has missing values; leave these persons out or fill them at the source")
+        raise ColumnRefused(f"column {name!r} has missing values")
     if array.ndim != 1:
-        raise ColumnRefused(f"column {name!r} has {array.ndim} dimensions; give one value per person")
+        raise ColumnRefused(f"column {name!r} has {array.ndim} dimensions")
     if array.dtype.kind not in "iufb":
-        raise ColumnRefused(f"column {name!r} holds {array.dtype}, not numbers; convert it at the source")
+        raise ColumnRefused(f"column {name!r} holds {array.dtype}, not numbers")
     out = array.astype(np.float64)
     bad = int(np.count_nonzero(~np.isfinite(out)))
     if bad:
         raise ColumnRefused(
-            f"column {name!r} has {bad} of {out.size} values that are NaN or infinite; "
-            "leave these persons out or fill them at the source"
+            f"column {name!r} has {bad} of {out.size} values that are NaN or infinite"
         )
     return out
 
@@ -97,7 +101,8 @@ def encode(feature: Knots | Levels, values: Any) -> Block:
 
     Args:
         feature: public knots or levels of the signed specification.
-        values: (N,) numbers for ``Knots``; (N,) texts, numbers or booleans for ``Levels`` (compared as text).
+        values: (N,) numbers for ``Knots``; (N,) texts, numbers or booleans for ``Levels`` (compared
+            as text).
 
     Raises:
         ColumnRefused: see the module docstring.
@@ -127,27 +132,30 @@ def _one_hot(feature: Levels, values: Any) -> Block:
     if unknown:
         rows = int(np.count_nonzero(codes[inverse] < 0))
         raise ColumnRefused(
-            f"column {feature.name!r} has {len(unknown)} value(s) in {rows} row(s) that the contract does not list "
-            f"({len(feature.levels)} levels are agreed); map them at the source or agree a level 'other'"
+            f"column {feature.name!r} has {len(unknown)} value(s) in {rows} row(s) that are not "
+            f"among the {len(feature.levels)} levels of the contract",
+            fix="Map these values at their source, or agree a level 'other' in the contract.",
         )
-    return Block(feature.name, len(feature.levels), codes[inverse].astype(np.int32), np.zeros(texts.size))
+    return Block(
+        feature.name, len(feature.levels), codes[inverse].astype(np.int32), np.zeros(texts.size)
+    )
 
 
 def _texts(name: str, values: Any) -> npt.NDArray[np.str_]:
     array = np.asarray(values)
     if array.ndim != 1:
-        raise ColumnRefused(f"column {name!r} has {array.ndim} dimensions; give one value per person")
+        raise ColumnRefused(f"column {name!r} has {array.ndim} dimensions")
     if array.dtype.kind == "f":
         numbers = numeric(name, array)
         if np.any(numbers != np.rint(numbers)):
-            raise ColumnRefused(f"column {name!r} holds fractions but its levels are names; convert it at the source")
+            raise ColumnRefused(f"column {name!r} holds fractions but its levels are names")
         array = numbers.astype(np.int64)
     if array.dtype.kind == "b":
         return np.where(array, "true", "false")
     if array.dtype.kind == "O":
         missing = sum(1 for v in array.tolist() if v is None or v != v)
         if missing:
-            raise ColumnRefused(f"column {name!r} has {missing} missing value(s); leave these persons out or fill them")
+            raise ColumnRefused(f"column {name!r} has {missing} missing value(s)")
     return array.astype(np.str_)
 
 
@@ -166,10 +174,10 @@ def encode_all(features: Sequence[Knots | Levels], columns: Mapping[str, Any]) -
         try:
             blocks.append(encode(feature, columns[feature.name]))
         except ColumnRefused as refusal:
-            faults.append(str(refusal))
+            faults.append(refusal.cause)
     lengths = {block.low.size for block in blocks}
     if len(lengths) > 1:
-        faults.append(f"columns have different lengths {sorted(lengths)}; give one value per person in each")
+        faults.append(f"columns have different lengths {sorted(lengths)}")
     if faults:
         raise ColumnRefused("; ".join(faults))
     return tuple(blocks)

@@ -1,31 +1,40 @@
-"""The exact list of noisy sums that a run may ask, computed alike at every node and at the coordinator.
+"""The exact list of noisy sums that a run may ask, computed alike at every node and at the
+coordinator.
 
-A node answers nothing that is not on this list, at the noise written here; the coordinator cannot ask for more. The
-plan is a pure function of the signed specification and of who takes part, so that every side derives the same bytes.
+A node answers nothing that is not on this list, at the noise written here; the coordinator cannot
+ask for more. The plan is a pure function of the signed specification and of who takes part, so that
+every side derives the same bytes.
 
-Privacy. Unit: person. Relation: add or remove all records of one person at all nodes (towards the other holder of a
-pair: replace one person's values by zeros). Every query is ``sum_i g_i + noise`` with ``||g_i||_2 <= clip`` whatever the
-public weights are, hence a Gaussian-DP mechanism of ``mu = clip / sigma``; queries compose exactly as the sum of
-``mu^2`` (adaptively chosen weights included). Joint and solo cohorts are disjoint persons within a run (parallel
-composition), so the charge of a run is the largest cohort total.
+Privacy. Unit: person. Relation: add or remove all records of one person at all nodes (towards the
+other holder of a
+pair: replace one person's values by zeros). Every query is ``sum_i g_i + noise`` with ``||g_i||_2
+<= clip`` whatever the public weights are, hence a Gaussian-DP mechanism of ``mu = clip / sigma``;
+queries compose exactly as the sum of ``mu^2`` (adaptively chosen weights included). Joint and solo
+cohorts are disjoint persons within a run (parallel composition), so the charge of a run is the
+largest cohort total.
 
 Derivation of ``clip`` (exact upper bounds, fixed-point rounding included):
 
-1. A block (one feature) has entries on the 2^-13 grid that sum to 1, so its L2 norm is <= 1 (``features``). A row
-   of ``m`` blocks has norm <= sqrt(m).
+1. A block (one feature) has entries on the 2^-13 grid that sum to 1, so its L2 norm is <= 1
+   (``features``). A row of ``m`` blocks has norm <= sqrt(m).
 2. Label sums: ``g_i = x_i min(y_i, claimCap)``, an integer factor, so ``clip = sqrt(m) claimCap``.
-3. Model sums: ``g_i = x_i prod_t f_t(i)`` with ``0 <= f_t <= floor_15(cap_t)``: factors are cut to the cap and rounded to the
-   2^-15 grid at the node that holds them, so ``clip = sqrt(m) prod_t cap_t``.
-4. LOCAL sums are rounded to the 2^-20 grid once after summing. A rounded sum moves by at most ``clip`` plus one grid
-   step per coordinate: ``+ sqrt(size) 2^-20``. DOT and WEIGHTED sums are exact in the ring.
-5. Gram ``x x'`` with ``||x|| <= C``: Frobenius norm <= C^2; profile ``z z'`` with ``||z|| <= 1``: <= 1; cross ``z x'``: <= C.
-   Rows are rounded towards zero, which cannot lengthen them. All entries are opened, symmetric ones twice, and the norm counts both.
+3. Model sums: ``g_i = x_i prod_t f_t(i)`` with ``0 <= f_t <= floor_15(cap_t)``: factors are cut to
+   the cap and rounded to the 2^-15 grid at the node that holds them, so ``clip = sqrt(m) prod_t
+   cap_t``.
+4. LOCAL sums are rounded to the 2^-20 grid once after summing. A rounded sum moves by at most
+   ``clip`` plus one grid step per coordinate: ``+ sqrt(size) 2^-20``. DOT and WEIGHTED sums are
+   exact in the ring.
+5. Gram ``x x'`` with ``||x|| <= C``: Frobenius norm <= C^2; profile ``z z'`` with ``||z|| <= 1``:
+   <= 1; cross ``z x'``: <= C. Rows are rounded towards zero, which cannot lengthen them. All
+   entries are opened, symmetric ones twice, and the norm counts both.
 
-``sigma`` is what remains for anyone who knows one party's share (rule ``honest-one/1``: one party alone on its side adds
-sigma^2, each of K >= 2 parties sigma^2 / (K - 1)). Epsilon is quoted for that. ACCURACY must be quoted under the noise
-that is really added, ``PlannedQuery.noise_sd``: over the sides of a query the factors 1 (one party) or K/(K-1) add up.
+``sigma`` is what remains for anyone who knows one party's share (rule ``honest-one/1``: one party
+alone on its side adds sigma^2, each of K >= 2 parties sigma^2 / (K - 1)). Epsilon is quoted for
+that. ACCURACY must be quoted under the noise that is really added, ``PlannedQuery.noise_sd``: over
+the sides of a query the factors 1 (one party) or K/(K-1) add up.
 
-What may never change for a ``kind``: ids, order, clips and the rounding of sigma (up, to 2^-20) and mu^2 (up, to 1e-12).
+What may never change for a ``kind``: ids, order, clips and the rounding of sigma (up, to 2^-20) and
+mu^2 (up, to 1e-12).
 """
 
 from __future__ import annotations
@@ -35,19 +44,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from convoy_contracts.specification import Knots, Levels, RecommendSpecification, RiskSpecification, Tower
-
+from convoy_contracts.specification import (
+    Knots,
+    Levels,
+    RecommendSpecification,
+    RiskSpecification,
+    Tower,
+)
 from convoy_models.accounting import mu_of
 from convoy_models.errors import ModelsError
+from convoy_models.fixedpoint import FACTOR_BITS, LOCAL_BITS
 
 Kind = Literal["LOCAL", "DOT", "WEIGHTED"]
 Cohort = Literal["joint", "solo", "all"]
 Purpose = Literal["labels", "model", "gram", "cross", "profile"]
 
-FACTOR_BITS = 15
-"""Fraction bits of a tower's factor."""
-LOCAL_BITS = 20
-"""Fraction bits of a LOCAL sum."""
 SIGMA_STEP = 2.0**-20
 MU2_STEP = 1e-12
 
@@ -56,6 +67,8 @@ class PlanRefused(ModelsError):
     """The specification and the parties do not make a run; the message says which part."""
 
     code = "PLAN_REFUSED"
+    fix = "Correct the specification or the list of parties and sign again."
+    fix_zh = "请更正规格或参与方名单，并重新签署。"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +89,10 @@ class Side:
 class PlannedQuery:
     """One noisy sum of a run.
 
-    ``columns`` is the half-open slice of the matrix holder's design; ``shape`` is (rows, columns) of the result;
-    ``clip`` the L2 sensitivity per person; ``sigma`` the noise that remains without any one share; ``matrix`` the side that holds
-    the rows x, ``vectors`` the sides that hold the other factors (none for LOCAL, one for DOT, two for WEIGHTED).
+    ``columns`` is the half-open slice of the matrix holder's design; ``shape`` is (rows, columns)
+    of the result; ``clip`` the L2 sensitivity per person; ``sigma`` the noise that remains without
+    any one share; ``matrix`` the side that holds the rows x, ``vectors`` the sides that hold the
+    other factors (none for LOCAL, one for DOT, two for WEIGHTED).
     """
 
     id: str
@@ -116,7 +130,8 @@ class PlannedQuery:
 
     @property
     def noise_sd(self) -> float:
-        """Standard deviation of the noise that the opened sum really carries (all parties honest)."""
+        """Standard deviation of the noise that the opened sum really carries (all parties
+        honest)."""
         return self.sigma * math.sqrt(sum(side.variance for side in self.sides))
 
 
@@ -132,7 +147,7 @@ class Plan:
         for planned in self.queries:
             if planned.id == query:
                 return planned
-        raise PlanRefused(f"query {query!r} is not in the plan of this run; ask only planned queries")
+        raise PlanRefused(f"query {query!r} is not in the plan of this run")
 
     def mu2(self, cohort: Cohort) -> float:
         """Sum of mu^2 over the queries that touch a cohort ('all' queries touch every cohort)."""
@@ -157,7 +172,9 @@ def floor_cap(tower: Tower) -> float:
     return math.floor(float(tower.cap) * (1 << FACTOR_BITS)) / (1 << FACTOR_BITS)
 
 
-def plan(specification: RiskSpecification | RecommendSpecification, roles: Mapping[str, Sequence[str]]) -> Plan:
+def plan(
+    specification: RiskSpecification | RecommendSpecification, roles: Mapping[str, Sequence[str]]
+) -> Plan:
     """Return the plan of a run.
 
     Args:
@@ -175,7 +192,7 @@ def plan(specification: RiskSpecification | RecommendSpecification, roles: Mappi
         queries = _recommend(specification, sides, limit)
     made = Plan(specification.kind, tuple(queries), limit)
     if made.charge > limit:
-        raise PlanRefused("internal: the plan would pass its own epsilon; report this specification")
+        raise PlanRefused("the plan would pass its own epsilon")
     return made
 
 
@@ -183,7 +200,7 @@ def _side(sides: Mapping[str, Side], role: str, single: bool = False) -> Side:
     if role not in sides:
         raise PlanRefused(f"no party with role {role!r} takes part; the specification needs one")
     if single and len(sides[role].parties) != 1:
-        raise PlanRefused(f"{len(sides[role].parties)} parties with role {role!r}; this kind works with exactly one")
+        raise PlanRefused(f"{len(sides[role].parties)} parties with role {role!r}; one is needed")
     return sides[role]
 
 
@@ -202,16 +219,24 @@ def _risk(spec: RiskSpecification, sides: Mapping[str, Side], limit: float) -> l
     if "oem" not in towers:
         return _risk_cohort(spec, "all", own, spec.sweeps, {"insurer": insurer}, limit)
     both = {"insurer": insurer, "oem": _side(sides, "oem", single=True)}
-    queries = _risk_cohort(spec, "joint", (towers["insurer"], towers["oem"]), spec.sweeps, both, limit)
+    queries = _risk_cohort(
+        spec, "joint", (towers["insurer"], towers["oem"]), spec.sweeps, both, limit
+    )
     if spec.patterns == "own":
         queries += _risk_cohort(spec, "solo", own, spec.soloSweeps, {"insurer": insurer}, limit)
     return queries
 
 
 def _risk_cohort(
-    spec: RiskSpecification, cohort: Cohort, towers: Sequence[Tower], sweeps: int, sides: Mapping[str, Side], limit: float
+    spec: RiskSpecification,
+    cohort: Cohort,
+    towers: Sequence[Tower],
+    sweeps: int,
+    sides: Mapping[str, Side],
+    limit: float,
 ) -> list[PlannedQuery]:
-    """Label sums once, then ``sweeps`` passes over the towers' groups; mu^2 in proportion to the blocks asked."""
+    """Label sums and a first model sum of whole towers, then passes group by group; mu^2 in
+    proportion to the blocks asked."""
     usable = limit * (1 - 1e-6)
     blocks = sum(len(tower.features) for tower in towers)
     label_mu2 = usable * spec.labelShareMilli / 1000 / blocks
@@ -224,15 +249,16 @@ def _risk_cohort(
     for sweep in range(sweeps + 1):
         for tower in towers:
             stop = 0
-            groups = (tower.features,) if sweep == 0 else layout(tower)
+            groups = (tower.features,) if sweep <= 1 else layout(tower)
             for index, group in enumerate(groups):
                 start, stop = stop, stop + sum(feature.width for feature in group)
                 joined = len(towers) > 1
                 matrix = sides[tower.role]
                 if sweep == 0:
-                    purpose, factor, share = "labels", float(spec.claimCap), label_mu2
+                    purpose: Purpose = "labels"
+                    factor, share = float(spec.claimCap), label_mu2
                     kind: Kind = "LOCAL" if tower.role == "insurer" else "DOT"
-                    vectors = () if kind == "LOCAL" else (insurer,)
+                    vectors: tuple[Side, ...] = () if kind == "LOCAL" else (insurer,)
                 else:
                     purpose, factor, share = "model", cap, model_mu2
                     kind = "WEIGHTED" if joined else "LOCAL"
@@ -242,18 +268,37 @@ def _risk_cohort(
                     clip += math.sqrt(stop - start) * 2.0**-LOCAL_BITS
                 clip *= 1 + 2.0**-40
                 sigma, mu2 = _noise(clip, share * len(group))
-                name = f"{cohort}/labels/{tower.role}" if sweep == 0 else f"{cohort}/model-{sweep:02d}/{tower.role}/{index}"
+                name = (
+                    f"{cohort}/labels/{tower.role}"
+                    if sweep == 0
+                    else f"{cohort}/model-{sweep:02d}/{tower.role}/{index}"
+                )
                 queries.append(
                     PlannedQuery(
-                        name, kind, cohort, tower.role, purpose, sweep, index, (start, stop), (stop - start, 1),
-                        clip, sigma, mu2, matrix, vectors,
+                        id=name,
+                        kind=kind,
+                        cohort=cohort,
+                        module=tower.role,
+                        purpose=purpose,
+                        sweep=sweep,
+                        group=index,
+                        columns=(start, stop),
+                        shape=(stop - start, 1),
+                        clip=clip,
+                        sigma=sigma,
+                        mu2=mu2,
+                        matrix=matrix,
+                        vectors=vectors,
                     )
-                )  # fmt: skip
+                )
     return queries
 
 
-def _recommend(spec: RecommendSpecification, sides: Mapping[str, Side], limit: float) -> list[PlannedQuery]:
-    """Gram of the items (LOCAL, charging), profile x items (DOT), second moments of the profile (LOCAL, OEM)."""
+def _recommend(
+    spec: RecommendSpecification, sides: Mapping[str, Side], limit: float
+) -> list[PlannedQuery]:
+    """Gram of the items (LOCAL, charging), profile x items (DOT), second moments of the profile
+    (LOCAL, OEM)."""
     oem, charging = _side(sides, "oem", single=True), _side(sides, "charging")
     norm = float(spec.historyNorm)
     if norm <= 0:
@@ -273,8 +318,20 @@ def _recommend(spec: RecommendSpecification, sides: Mapping[str, Side], limit: f
         sigma, mu2 = _noise(clip, limit * (1 - 1e-6) * share)
         queries.append(
             PlannedQuery(
-                f"joint/{purpose}", kind, "joint", matrix.role, purpose, 0, 0, (0, shape[0]), shape,
-                clip, sigma, mu2, matrix, vectors,
+                id=f"joint/{purpose}",
+                kind=kind,
+                cohort="joint",
+                module=matrix.role,
+                purpose=purpose,
+                sweep=0,
+                group=0,
+                columns=(0, shape[0]),
+                shape=shape,
+                clip=clip,
+                sigma=sigma,
+                mu2=mu2,
+                matrix=matrix,
+                vectors=vectors,
             )
-        )  # fmt: skip
+        )
     return queries

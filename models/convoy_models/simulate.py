@@ -1,56 +1,130 @@
-"""Drive the optimiser on plaintext."""
+"""The optimiser on plaintext: for tuning, for the pooled fit, for an insurer alone, and to check
+the secure run.
+
+Sums are made from the same designs and factors (same fixed-point grids) as at the nodes. Noise is a
+continuous Gaussian of the standard deviation that the deployed sum carries with all parties honest
+(``PlannedQuery.noise_sd``), so accuracy measured here is accuracy under the collusion-robust rule.
+
+Gives NO privacy: whoever calls this sees all data. Nothing here is used by a node or a coordinator.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from convoy_models.features import Floats
-from convoy_models.plan import Plan
-from convoy_models.risk.fit import Ask, RiskFit
+from convoy_contracts.specification import RiskSpecification
+from convoy_models.fixedpoint import Floats
+from convoy_models.plan import Plan, plan
+from convoy_models.risk.fit import Ask, Noise, RiskFit
 from convoy_models.risk.model import RiskModel
 from convoy_models.risk.towers import Design, Labels
 
 
 @dataclass(frozen=True, slots=True)
 class PlainCohort:
+    """All persons of a cohort, over all insurers. designs: by tower role, rows aligned with
+    labels."""
+
     designs: Mapping[str, Design]
     labels: Labels
 
+    @classmethod
+    def build(cls, specification: RiskSpecification, columns: Mapping[str, Any]) -> PlainCohort:
+        """Encode every tower for which all columns are there.
 
-def answer(plan: Plan, cohorts, asks: list[Ask], claim_cap: int, noise=None) -> dict[str, Floats]:
-    out = {}
-    cache = {}
+        Args:
+            specification: names the columns.
+            columns: (N,) values by name, of all parties.
+        """
+        designs: dict[str, Design] = {
+            tower.role: Design.build(tower, columns)
+            for tower in specification.towers
+            if tower.role == "insurer" or all(feature.name in columns for feature in tower.features)
+        }
+        return cls(designs, Labels.build(specification, columns))
+
+
+def plain_sums(
+    specification: RiskSpecification,
+    made: Plan,
+    cohorts: Mapping[str, PlainCohort],
+    asks: Sequence[Ask],
+    noise: np.random.Generator | None = None,
+) -> dict[str, Floats]:
+    """Return what an exchange of ``asks`` would open, by query id."""
+    out: dict[str, Floats] = {}
+    factors: dict[str, Floats] = {}
     for ask in asks:
-        q = plan[ask.query]
-        c = cohorts[q.cohort]
-        if q.purpose == "labels":
-            v = c.labels.capped(claim_cap)
+        query = made[ask.query]
+        cohort = cohorts[query.cohort]
+        if query.purpose == "labels":
+            values = cohort.labels.capped(specification.claimCap)
         else:
-            if q.cohort not in cache:
-                v = np.ones(c.labels.claims.size)
-                for role, w in ask.weights.items():
-                    v = v * c.designs[role].factor(w, c.labels.exposure_years if role == "insurer" else None)
-                cache[q.cohort] = v
-            v = cache[q.cohort]
-        s = c.designs[q.module].sums(v, q.columns)
+            if query.cohort not in factors:
+                product = np.ones(cohort.labels.claims.size)
+                for role, weights in ask.weights.items():
+                    years = cohort.labels.exposure_years if role == "insurer" else None
+                    product = product * cohort.designs[role].factor(weights, years)
+                factors[query.cohort] = product
+            values = factors[query.cohort]
+        total = cohort.designs[query.module].sums(values, query.columns)
         if noise is not None:
-            s = s + q.noise_sd * noise.normal(size=s.size)
-        out[q.id] = s
+            total = total + query.noise_sd * noise.normal(size=total.size)
+        out[query.id] = total
     return out
 
 
-def run(spec, plan: Plan, cohorts, noise=None) -> RiskModel:
-    fit = RiskFit(spec, plan)
-    for c in fit._cohorts.values():
-        c.with_noise = noise is not None
-        c.posterior.adapt = c.posterior.adapt 
-    gen = fit.steps()
-    asks = next(gen)
+def fit_plain(
+    specification: RiskSpecification,
+    made: Plan,
+    cohorts: Mapping[str, PlainCohort],
+    noise: np.random.Generator | None = None,
+    believed: Noise | None = None,
+) -> RiskModel:
+    """Run the optimiser on plaintext.
+
+    Args:
+        specification: of the run.
+        made: its plan.
+        cohorts: persons by cohort of the plan.
+        noise: source of the planned noise, or None for exact sums.
+        believed: what the optimiser believes; by default the truth. 'planned' with exact sums is
+            what a secure run with its noise switched off (tests only) must reproduce.
+    """
+    belief: Noise = believed if believed is not None else ("none" if noise is None else "planned")
+    steps = RiskFit(specification, made, belief).steps()
+    asks = next(steps)
     while True:
         try:
-            asks = gen.send(answer(plan, cohorts, asks, spec.claimCap, noise))
-        except StopIteration as stop:
-            return stop.value
+            asks = steps.send(plain_sums(specification, made, cohorts, asks, noise))
+        except StopIteration as done:
+            model: RiskModel = done.value
+            return model
+
+
+def alone(
+    specification: RiskSpecification, columns: Mapping[str, Any], sweeps: int = 8
+) -> RiskModel:
+    """Fit what an insurer can do alone on its own columns: the same estimator without noise,
+    without caps.
+
+    Args:
+        specification: its insurer tower is used.
+        columns: (N,) the insurer's customers, all of them.
+        sweeps: passes; exact sums cost nothing.
+    """
+    tower = next(tower for tower in specification.towers if tower.role == "insurer")
+    mine = specification.model_copy(
+        update={
+            "towers": (tower.model_copy(update={"cap": "30", "groups": None}),),
+            "claimCap": 20,
+            "sweeps": sweeps,
+        }
+    )
+    return fit_plain(
+        mine, plan(mine, {"insurer": ["alone"]}), {"all": PlainCohort.build(mine, columns)}
+    )

@@ -1,185 +1,198 @@
-"""Coefficients of additive log-link towers from noisy sums: a Gaussian posterior around the current point.
+"""Coefficients of additive log-link towers from noisy sums: a Gaussian posterior, updated as sums
+are opened.
 
-What is seen, per cell (a knot or level) of every block: noisy label sums ``S = X'y + noise`` once, and noisy model sums
-``G_t = X'mu(w_t) + noise`` at several public points ``w_t``. All are already private; everything here is post-processing and
-costs nothing. The estimator is the method of marginal totals (fit until fitted = observed in every margin) made Bayesian:
+Seen, per cell (a knot or level) of every block: noisy label sums ``S = X'y + noise`` once, and
+noisy model sums ``G_t = X'mu(w_t) + noise`` at several public points ``w_t``. Everything here is
+post-processing of released numbers and costs nothing. It is the method of marginal totals of motor
+pricing (fit until fitted = observed in every margin) made Bayesian:
 
-    S - G(w)  ~  Normal(H (w* - w),  H + V)          H: Fisher information, V: variance of the noise (public)
-    w*        ~  Normal(0, tau_f^2 R) per block      R: neighbours on the knot axis are alike (``smoothness``)
+    S - G(w)  ~  Normal(H (w* - w),  H + V)          H: Fisher information, V: variance of the noise
+    (public) w*        ~  Normal(centre, tau_f^2 R) per block R: a trend plus bends on the knot axis
+    (``information.kernel``)
 
-Three things earn their keep (``models/LOG.md``): every model sum that was ever opened is used again, carried to the current
-point by ``H`` and trusted less the farther it was carried; neighbours on the knot axis share what they know; and the scale
-``tau_f`` of each feature is set by the sums themselves (empirical Bayes, EM), so a feature without signal shrinks to nothing.
+What earns its keep (figures in ``models/LOG.md``): every model sum that was ever opened is used
+again, carried to the current point by ``H`` and trusted less the farther it was carried; the scale
+``tau_f`` of each feature is set by the sums themselves (empirical Bayes), so a feature without
+signal shrinks away; correlation between features is learned, so whole towers are asked at once and
+a few exchanges suffice.
 
-``H`` is not asked for (it would cost budget). It is built from the margins: inside a block from the shape of hat functions,
-between blocks as if columns were independent given the model. That is wrong for correlated columns, and repaired by
-asking again: at convergence ``H`` decides only how fast, and how prior and data are weighed.
+At convergence ``H`` decides only how prior and data are weighed, not where the margins balance.
+
+Source of the scale rule: MacKay 1992, "Bayesian interpolation", eq. 4.9; deviation: an
+inverse-gamma prior at the contract's scale.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from convoy_contracts.specification import Knots, Levels
+import numpy.typing as npt
 
-from convoy_models.features import Floats
+from convoy_contracts.specification import Knots, Levels
+from convoy_models.fixedpoint import Floats
+from convoy_models.risk.information import Relation, Seen, information, kernel, relate
 
 CARRY_ERROR = 0.35
-"""How wrong ``H (w - w_t)`` may be, as a share of itself: what correlation between blocks can do."""
-STEP = 1.0
-"""Longest step of one coefficient (log scale) in one update."""
-
-
-@dataclass(slots=True)
-class Observed:
-    """One opened model sum. point: (p + 1,); cells: columns it covers; value: (len,); variance: of its noise."""
-
-    point: Floats
-    cells: slice
-    value: Floats
-    variance: float
+"""How wrong ``H (w - w_t)`` may be, as a share of itself."""
+LONGEST_STEP = 1.0
+"""Longest move of one coefficient (log scale) in one update."""
+LEVEL_SCALE = 1.0
+"""Prior standard deviation of the log level around the contract's prior rate."""
+SCALE_WEIGHT = 4.0
+"""Strength of the contract's prior scale, in degrees of freedom of a block."""
+SCALE_PASSES = 8
+DECIMALS = 9
+"""Points are rounded before they are asked, so that what is asked is exactly what is remembered."""
 
 
 @dataclass(slots=True)
 class Posterior:
-    """The coefficients of one cohort: p cells of all blocks and one level.
+    """The coefficients of one cohort: p cells of all blocks and one log level.
 
-    ``theta`` is (p + 1,): block coefficients, then the log level. ``labels`` (p,) and ``label_variance`` (p,) come from label sums.
+    ``theta`` (p + 1,) is the current point; ``centre`` (p,) the prior mean of the blocks. Mutable,
+    used by one fit.
     """
 
     features: Sequence[Knots | Levels]
     prior_scale: float
     smoothness: float
     prior_level: float
-    level_scale: float = 1.0
     theta: Floats = field(init=False)
-    scale2: Floats = field(init=False)
-    labels: Floats = field(init=False)
-    label_variance: Floats = field(init=False)
-    observed: list[Observed] = field(init=False, default_factory=list)
-    blocks: list[slice] = field(init=False, default_factory=list)
-    kernels: list[Floats] = field(init=False, default_factory=list)
-    carry_error: float = CARRY_ERROR
-    adapt: bool = True
-    center: Floats | None = None
+    centre: Floats = field(init=False)
+    blocks: tuple[slice, ...] = field(init=False)
+    _kernels: list[Floats] = field(init=False)
+    _scale2: Floats = field(init=False)
+    _labels: Floats = field(init=False)
+    _label_variance: Floats = field(init=False)
+    _seen: list[Seen] = field(init=False, default_factory=list)
+    _contrasts: Floats = field(init=False)
 
     def __post_init__(self) -> None:
-        place = 0
+        blocks, place = [], 0
         for feature in self.features:
-            self.blocks.append(slice(place, place + feature.width))
-            self.kernels.append(kernel(feature, self.smoothness))
+            blocks.append(slice(place, place + feature.width))
             place += feature.width
-        self.theta = np.zeros(place + 1)
-        self.theta[-1] = self.prior_level
-        self.scale2 = np.full(len(self.blocks), self.prior_scale**2)
-        self.labels = np.zeros(place)
-        self.label_variance = np.zeros(place)
-
-    @property
-    def cells(self) -> int:
-        return self.theta.size - 1
+        self.blocks = tuple(blocks)
+        self.theta = np.append(np.zeros(place), self.prior_level)
+        self.centre = np.zeros(place)
+        self._kernels = [kernel(feature, self.smoothness) for feature in self.features]
+        self._scale2 = np.full(len(blocks), self.prior_scale**2)
+        self._labels, self._label_variance = np.zeros(place), np.zeros(place)
+        self._contrasts = _contrasts(self.blocks, place)
 
     def see_labels(self, cells: slice, value: Floats, variance: float) -> None:
-        """Take an opened label sum."""
-        self.labels[cells] = value
-        self.label_variance[cells] = variance
+        """Take an opened label sum; ``variance`` is that of its noise."""
+        self._labels[cells] = value
+        self._label_variance[cells] = variance
 
-    def see_model(self, point: Floats, cells: slice, value: Floats, variance: float) -> None:
-        """Take an opened model sum that was asked at ``point``."""
-        self.observed.append(Observed(point.copy(), cells, value, variance))
+    def see_model(self, cells: slice, value: Floats, variance: float) -> None:
+        """Take a model sum that was asked at the current point."""
+        self._seen.append(Seen(self.theta.copy(), cells, value, variance))
 
-    def _margins(self) -> tuple[Floats, Floats, Floats]:
-        """Return the model's sums at ``theta`` (p,), their variance (p,), and positive margins with one total (p,)."""
-        margins = np.maximum(self._first(), 1.0)
+    def update(self, damping: float = 1.0) -> None:
+        """Move ``theta`` to the posterior mean as seen from here, and every feature's scale to what
+        the sums support.
+
+        Every cell must have been seen once. damping: in (0, 1], share of the step that is taken.
+        """
+        related = self._relate()
+        model, model_variance, margins = self._carry(related)
+        info = information(self.features, self.blocks, margins, related)
+        operator = self._contrasts @ np.column_stack([info, margins])
+        noise = (
+            self._contrasts
+            @ (info + np.diag(self._label_variance + model_variance))
+            @ self._contrasts.T
+        )
+        whitened = np.linalg.solve(noise, operator)
+        known = operator.T @ whitened
+        target = whitened.T @ (self._contrasts @ (self._labels - model)) + known @ self.theta
+        middle = np.append(self.centre, self.prior_level)
+        mean = self.theta
+        for _ in range(SCALE_PASSES):
+            prior = self._prior()
+            covariance = np.linalg.inv(known + prior)
+            mean = covariance @ (target + prior @ middle)
+            self._rescale(covariance, mean - middle)
+        step = mean - self.theta
+        longest = float(np.abs(step).max())
+        shrink = damping * min(1.0, LONGEST_STEP / max(longest, 1e-12))
+        self.theta = np.round(self.theta + shrink * step, DECIMALS)
+
+    def margins(self) -> Floats:
+        """Return the model's margins at the current point, (p,), positive, every block with the
+        same total."""
+        return self._carry(self._relate())[2]
+
+    def _relate(self) -> Relation:
+        first = np.ones(self.centre.size)
+        for seen in self._seen:
+            if not np.any(seen.point[:-1]):
+                first[seen.cells] = seen.value
+        return relate(self.features, self.blocks, self._even(first), self._labels, self._seen)
+
+    def _carry(self, related: Relation) -> tuple[Floats, Floats, Floats]:
+        """Return model sums at ``theta`` from all that were seen: value (p,), variance (p,), and
+        positive margins (p,)."""
+        value = np.ones(self.centre.size)
+        for seen in self._seen:
+            value[seen.cells] = seen.value
+        variance = np.zeros_like(value)
         for _ in range(3):
-            total, precision = np.zeros(self.cells), np.zeros(self.cells)
-            even = self._even(margins)
-            info = information(self.features, self.blocks, even)
-            for seen in self.observed:
+            even = self._even(value)
+            info = information(self.features, self.blocks, even, related)
+            total, precision = np.zeros_like(value), np.zeros_like(value)
+            for seen in self._seen:
                 move = self.theta - seen.point
                 shift = (info @ move[:-1] + even * move[-1])[seen.cells]
                 base = np.maximum(seen.value, 0.2 * even[seen.cells])
                 carried = seen.value + base * np.expm1(np.clip(shift / base, -1.5, 1.5))
-                weight = 1.0 / (seen.variance + (self.carry_error * shift) ** 2 + 1e-9)
+                weight = 1.0 / (seen.variance + (CARRY_ERROR * shift) ** 2 + 1e-9)
                 total[seen.cells] += weight * carried
                 precision[seen.cells] += weight
-            value = total / precision
-            margins = np.maximum(value, 1.0)
-        return value, 1.0 / precision, self._even(margins)
-
-    def _first(self) -> Floats:
-        value = np.ones(self.cells)
-        for seen in self.observed:
-            value[seen.cells] = seen.value
-        return value
+            value, variance = total / precision, 1.0 / precision
+        return value, variance, self._even(value)
 
     def _even(self, margins: Floats) -> Floats:
-        """Scale every block to the mean of the block totals: each person is in every block once."""
-        totals = np.array([margins[b].sum() for b in self.blocks])
-        out = margins.copy()
+        """Make margins positive and scale every block to the mean total: each person is in every
+        block once."""
+        out = np.maximum(margins, 1.0)
+        totals = np.array([out[block].sum() for block in self.blocks])
         for block, total in zip(self.blocks, totals, strict=True):
             out[block] *= totals.mean() / total
         return out
 
-    def _precision(self) -> Floats:
-        out = np.zeros((self.cells + 1, self.cells + 1))
-        for block, inner, scale2 in zip(self.blocks, self.kernels, self.scale2, strict=True):
+    def _prior(self) -> Floats:
+        out = np.zeros((self.theta.size, self.theta.size))
+        for block, inner, scale2 in zip(self.blocks, self._kernels, self._scale2, strict=True):
             out[block, block] = inner / scale2
-        out[-1, -1] = 1.0 / self.level_scale**2
+        out[-1, -1] = 1.0 / LEVEL_SCALE**2
         return out
 
-    def update(self, damping: float = 1.0) -> None:
-        """Move ``theta`` to the posterior mean seen from here, and each feature's scale to what the sums support."""
-        model, model_variance, margins = self._margins()
-        info = information(self.features, self.blocks, margins)
-        operator = np.column_stack([info, margins])
-        floor = 1e-4 * margins.mean()
-        noise = info + np.diag(self.label_variance + model_variance + floor)
-        whitened = np.linalg.solve(noise, operator)
-        prior = self._precision()
-        middle = np.zeros(self.cells + 1) if self.center is None else self.center.copy()
-        middle[-1] = self.prior_level
-        hessian = operator.T @ whitened + prior
-        gradient = whitened.T @ (self.labels - model) - prior @ (self.theta - middle)
-        covariance = np.linalg.inv(hessian)
-        step = covariance @ gradient
-        longest = float(np.abs(step).max())
-        self.theta = self.theta + damping * step * min(1.0, STEP / max(longest, 1e-12))
-        if self.adapt:
-            self._adapt(covariance, middle)
-
-    def _adapt(self, covariance: Floats, middle: Floats) -> None:
-        for index, (block, inner) in enumerate(zip(self.blocks, self.kernels, strict=True)):
-            away = self.theta[block] - middle[block]
-            size = float(away @ inner @ away + np.trace(inner @ covariance[block, block]))
-            width = away.size
-            # inverse-gamma prior of 2 "observations" at the contract's scale keeps it finite and above zero
-            self.scale2[index] = (size + 2 * self.prior_scale**2) / (width + 2)
+    def _rescale(self, covariance: npt.NDArray[Any], away: npt.NDArray[Any]) -> None:
+        for index, (block, inner) in enumerate(zip(self.blocks, self._kernels, strict=True)):
+            size = float(away[block] @ inner @ away[block])
+            free = (
+                away[block].size
+                - float(np.trace(inner @ covariance[block, block])) / self._scale2[index]
+            )
+            self._scale2[index] = (size + SCALE_WEIGHT * self.prior_scale**2) / (
+                max(free, 0.0) + SCALE_WEIGHT
+            )
 
 
-def kernel(feature: Knots | Levels, smoothness: float) -> Floats:
-    """Return the prior precision of a block at scale 1, (width, width)."""
-    width = feature.width
-    if isinstance(feature, Levels):
-        return np.eye(width)
-    distance = np.abs(np.subtract.outer(np.arange(width), np.arange(width)))
-    covariance = smoothness ** distance.astype(np.float64) + 1e-6 * np.eye(width)
-    return np.asarray(np.linalg.inv(covariance), dtype=np.float64)
-
-
-def information(features: Sequence[Knots | Levels], blocks: Sequence[slice], margins: Floats) -> Floats:
-    """Return the Fisher information (p, p) that the margins imply (see the module docstring)."""
-    total = float(np.mean([margins[b].sum() for b in blocks]))
-    out = np.outer(margins, margins) / total
-    for feature, block in zip(features, blocks, strict=True):
-        mass = margins[block]
-        inner = np.diag(mass)
-        if isinstance(feature, Knots):
-            # uniform inside an interval: E h_j h_(j+1) = 1/6 of its mass, and a knot shares its mass with two intervals
-            cross = mass[:-1] * mass[1:] / (3.0 * (mass[:-1] + mass[1:]))
-            inner = inner - np.diag(np.r_[cross, 0.0]) - np.diag(np.r_[0.0, cross])
-            inner += np.diag(cross, 1) + np.diag(cross, -1)
-        out[block, block] = inner
+def _contrasts(blocks: Sequence[slice], cells: int) -> Floats:
+    """Return (p - blocks + 1, p): inside every block what is not its total, and one total (block
+    totals are all the same)."""
+    out = np.zeros((cells - len(blocks) + 1, cells))
+    row = 0
+    for block in blocks:
+        width = block.stop - block.start
+        basis = np.linalg.qr(np.column_stack([np.ones(width), np.eye(width)[:, 1:]]))[0]
+        out[row : row + width - 1, block] = basis[:, 1:].T
+        out[-1, block] = 1.0 / len(blocks)
+        row += width - 1
     return out

@@ -1,8 +1,10 @@
-"""Node side of a risk tower: one party's columns as a design, its factor, and sums over its persons.
+"""Node side of a risk tower: one party's columns as a design, its factor, and sums over its
+persons.
 
-The price is ``mu_i = exposure_i * a(insurer columns) * b(OEM columns)``. A node computes its own factor from the public
-weights of a query, cut to the tower's cap; the sum ``sum_i x_i a_i b_i`` is made by ``sums``. Entries of the design lie on the
-2^-13 grid and factors on the 2^-15 grid, so the ring computes exactly what ``Design.sums`` computes in the clear.
+The price is ``mu_i = exposure_i * a(insurer columns) * b(OEM columns)``. A node computes its own
+factor from the public weights of a query, cut to the tower's cap; the sum ``sum_i x_i a_i b_i`` is
+made by ``sums``. Entries of the design lie on the 2^-13 grid and factors on the 2^-15 grid, so the
+ring computes exactly what ``Design.sums`` computes in the clear.
 """
 
 from __future__ import annotations
@@ -13,13 +15,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from convoy_contracts.specification import RiskSpecification, Tower
-
 from convoy_models.errors import ModelsError
-from convoy_models.features import Block, Floats, encode_all, numeric
-from convoy_models.plan import FACTOR_BITS, floor_cap, layout
+from convoy_models.features import Block, encode_all, numeric
+from convoy_models.fixedpoint import FACTOR_BITS, Floats
+from convoy_models.plan import floor_cap, layout
 
-Weights = Mapping[str, Sequence[float]]
+Weights = Mapping[str, Sequence[float] | Floats]
 """Public log-scale weights by feature name, one number per knot or level."""
 
 
@@ -27,6 +30,8 @@ class WeightsRefused(ModelsError):
     """The asked weights do not fit the tower of the signed specification."""
 
     code = "WEIGHTS_REFUSED"
+    fix = "Ask with one finite weight per knot or level of every feature of the tower."
+    fix_zh = "请为该塔每个特征的每个节点或取值提供一个有限权重。"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,8 @@ class Design:
     def dense(self, start: int = 0, stop: int | None = None) -> Floats:
         """Return rows ``start:stop`` as (rows, width) float64 in [0, 1]."""
         parts = [
-            Block(b.name, b.width, b.low[start:stop], b.upper[start:stop]).dense() for b in self.blocks
+            Block(b.name, b.width, b.low[start:stop], b.upper[start:stop]).dense()
+            for b in self.blocks
         ]
         return np.concatenate(parts, axis=1)
 
@@ -92,10 +98,13 @@ class Design:
         if exposure is not None:
             value = value * exposure
         grid = float(1 << FACTOR_BITS)
-        return np.minimum(np.rint(np.minimum(value, floor_cap(self.tower)) * grid) / grid, floor_cap(self.tower))
+        return np.minimum(
+            np.rint(np.minimum(value, floor_cap(self.tower)) * grid) / grid, floor_cap(self.tower)
+        )
 
     def sums(self, values: Floats, columns: tuple[int, int] | None = None) -> Floats:
-        """Return ``dense().T @ values`` for a slice of columns that covers whole features. values: (N,)."""
+        """Return ``dense().T @ values`` for a slice of columns that covers whole features. values:
+        (N,)."""
         start, stop = columns if columns is not None else (0, self.width)
         parts, place = [], 0
         for block in self.blocks:
@@ -104,7 +113,9 @@ class Design:
             place += block.width
         out = np.concatenate(parts) if parts else np.zeros(0)
         if out.size != stop - start:
-            raise WeightsRefused(f"columns {start}:{stop} cut a feature of tower {self.tower.role!r} in two")
+            raise WeightsRefused(
+                f"columns {start}:{stop} cut a feature of tower {self.tower.role!r} in two"
+            )
         return out
 
 
@@ -159,19 +170,27 @@ class Labels:
         Raises:
             LabelsRefused: absent, negative or fractional claims; exposure not in (0, 10] years.
         """
-        faults = [f"column {name!r} is absent" for name in (specification.claims, specification.exposure) if name not in columns]
+        faults = [
+            f"column {name!r} is absent"
+            for name in (specification.claims, specification.exposure)
+            if name not in columns
+        ]
         if faults:
-            raise LabelsRefused("; ".join(faults) + "; the contract's schedule names it")
+            raise LabelsRefused("; ".join(faults))
         claims = numeric(specification.claims, columns[specification.claims])
         exposure = numeric(specification.exposure, columns[specification.exposure])
         if claims.size != exposure.size:
-            faults.append("claims and exposure have different lengths; give one value per person in each")
+            faults.append("claims and exposure have different lengths")
         if np.any(claims < 0) or np.any(claims != np.rint(claims)):
             count = int(np.count_nonzero((claims < 0) | (claims != np.rint(claims))))
-            faults.append(f"column {specification.claims!r} has {count} negative or fractional claim count(s); correct them")
+            faults.append(
+                f"column {specification.claims!r} has {count} negative or fractional claim count(s)"
+            )
         bad = int(np.count_nonzero((exposure <= 0) | (exposure > 10)))
         if bad:
-            faults.append(f"column {specification.exposure!r} has {bad} value(s) outside (0, 10] years; correct them")
+            faults.append(
+                f"column {specification.exposure!r} has {bad} value(s) outside (0, 10] years"
+            )
         if faults:
             raise LabelsRefused("; ".join(faults))
         return cls(claims.astype(np.int64), exposure)
@@ -185,3 +204,5 @@ class LabelsRefused(ModelsError):
     """Claims or exposure cannot be used; the message names column, cause and fix."""
 
     code = "LABELS_REFUSED"
+    fix = "Correct claims and exposure at their source, or leave these persons out."
+    fix_zh = "请在数据源修正赔案数与风险暴露，或剔除这些人员。"
