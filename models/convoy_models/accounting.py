@@ -116,16 +116,14 @@ def gaussian_mu2(sensitivity: float, sigma: float) -> float:
 
 
 def units_of(mu2: float) -> int:
-    """Return mu^2 in whole ledger units of 1e-12, rounded up (a value on the grid stays)."""
+    """Return mu^2 in whole ledger units of 1e-12, rounded up.
+
+    A value that was rounded up to this grid before stays what it is (float error below 1e-3 units
+    is not a unit; ``mu_of`` leaves a thousand times more room).
+    """
     if not (math.isfinite(mu2) and mu2 >= 0):
         raise AccountingRefused(f"mu^2 is {mu2!r}; it must be finite and not negative.")
-    scaled = mu2 * MU2_UNITS
-    nearest = round(scaled)
-    return (
-        nearest
-        if abs(scaled - nearest) <= 1e-3 and nearest >= scaled * (1 - 1e-15) - 1e-3
-        else math.ceil(scaled)
-    )
+    return math.ceil(mu2 * MU2_UNITS - 1e-3)
 
 
 def mu2_of_units(units: int) -> float:
