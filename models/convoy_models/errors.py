@@ -82,7 +82,7 @@ class SealBroken(ModelsError):
     fix = (
         "Check that both parties signed the same contract and that no blob was altered or swapped."
     )
-    fix_zh = "请核对双方签署的是同一份合同，且转发过程没有改动或调换数据块。"
+    fix_zh = "请核对双方签署的是同一份合约，且转发过程没有改动或调换数据块。"
 
 
 class KeyUnknown(ModelsError):
@@ -90,7 +90,7 @@ class KeyUnknown(ModelsError):
 
     code = "KEY_UNKNOWN"
     fix = "Name the party and its maskKey in the contract that everybody signs."
-    fix_zh = "请在各方签署的合同中写明该方及其 maskKey。"
+    fix_zh = "请在各方签署的合约中写明该方及其 maskKey。"
 
 
 class TagReused(ModelsError):
@@ -114,7 +114,7 @@ class LinksRefused(ModelsError):
 
     code = "LINKS_REFUSED"
     fix = "Give each consenting person exactly one 16-byte link id per contract."
-    fix_zh = "请确保每位同意者在每份合同下恰有一个 16 字节的 link id。"
+    fix_zh = "请确保每位同意者在每份合约下恰有一个 16 字节的 link id。"
 
 
 class ValueRefused(ModelsError):
@@ -122,7 +122,7 @@ class ValueRefused(ModelsError):
 
     code = "VALUE_REFUSED"
     fix = "Clip to the contract's cap and remove missing values before the run."
-    fix_zh = "请在运行前按合同上限截断，并去除缺失值。"
+    fix_zh = "请在运行前按合约上限截断，并去除缺失值。"
 
 
 class RingOverflow(ModelsError):
@@ -174,4 +174,4 @@ class BundleNotForUse(BundleRefused):
 
     code = "BUNDLE_NOT_FOR_USE"
     fix = "Use the release of the contract in force that names you as a recipient."
-    fix_zh = "请使用现行有效合同下、将贵方列为接收方的发布包。"
+    fix_zh = "请使用现行有效合约下、将贵方列为接收方的发布包。"
