@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from convoy_contracts.specification import RiskSpecification
+from convoy_contracts.specification import RecommendSpecification, RiskSpecification
 from convoy_models.fixedpoint import Floats
 from convoy_models.plan import Plan, plan
-from convoy_models.risk.fit import Ask, Noise, RiskFit
+from convoy_models.recommend.items import second_moments
+from convoy_models.recommend.model import RecommendFit, RecommendModel
+from convoy_models.risk.fit import Ask, FitRefused, Noise, RiskFit
 from convoy_models.risk.model import RiskModel
 from convoy_models.risk.towers import Design, Labels
 
@@ -128,3 +130,41 @@ def alone(
     return fit_plain(
         mine, plan(mine, {"insurer": ["alone"]}), {"all": PlainCohort.build(mine, columns)}
     )
+
+
+def recommend_plain(
+    specification: RecommendSpecification,
+    made: Plan,
+    histories: Floats,
+    profiles: Floats,
+    noise: np.random.Generator | None = None,
+    believed: Noise | None = None,
+) -> RecommendModel:
+    """Run the recommender's optimiser on plaintext.
+
+    Args:
+        specification: of the run.
+        made: its plan.
+        histories: (N, items) of ``recommend.items.history_rows``.
+        profiles: (N, width) of ``recommend.items.profile_rows``, rows aligned with histories.
+        noise: source of the planned noise, or None for exact sums.
+        believed: see ``fit_plain``.
+    """
+    sums = {
+        "gram": second_moments(histories),
+        "cross": (profiles.T @ histories).reshape(-1),
+        "profile": second_moments(profiles),
+    }
+    opened = {}
+    for query in made.queries:
+        extra = 0.0 if noise is None else query.noise_sd * noise.normal(size=query.size)
+        opened[query.id] = sums[query.purpose] + extra
+    belief: Noise = believed if believed is not None else ("none" if noise is None else "planned")
+    steps = RecommendFit(specification, made, belief).steps()
+    next(steps)
+    try:
+        steps.send(opened)
+    except StopIteration as done:
+        model: RecommendModel = done.value
+        return model
+    raise FitRefused("the recommender asked twice")
