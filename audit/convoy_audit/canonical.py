@@ -1,0 +1,179 @@
+"""Read JSON strictly and write it canonically (RFC 8785); base64 and digests in one spelling.
+
+    parse_json(data: bytes | str) -> Json    no duplicate key, no NaN; numbers as Python reads them
+    parse_canonical(data: bytes) -> dict[str, Json]   canonical bytes of one object, integers only
+    canonical_bytes(value) -> bytes
+    digest(data: bytes) -> "sha256:…"
+    b64(data) / unb64(text)       RFC 4648 §4, padded, canonical
+    b64u(data) / unb64u(text)     RFC 4648 §5, unpadded, canonical
+
+Everything raises ``FormatError``. This module repeats a little of ``convoy_contracts.canonical`` on
+purpose: the verifier installs alone and shares no code with what it verifies.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+import rfc8785
+
+from convoy_audit.errors import FormatError
+
+Json: TypeAlias = Any
+MAX_INTEGER: Final = 2**53 - 1
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def parse_json(data: bytes | str) -> Json:
+    """Parse JSON text.
+
+    Raises:
+        FormatError: not UTF-8, not JSON, a key twice in one object, NaN or Infinity, or nested too
+            deep.
+    """
+    try:
+        text = data.decode("utf-8") if isinstance(data, bytes) else data
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        raise FormatError("not UTF-8") from None
+    except RecursionError:
+        raise FormatError("JSON nested too deep") from None
+    except ValueError as error:  # JSONDecodeError, or an integer with thousands of digits
+        raise FormatError(f"not strict JSON: {str(error)[:120]}") from None
+
+
+def parse_canonical(data: bytes) -> dict[str, Json]:
+    """Parse one object and check that these bytes are its RFC 8785 form, with 53-bit integers only.
+
+    Raises:
+        FormatError: as ``parse_json``; or not an object, a fraction, an integer too large, a key
+            that is not ASCII, or other bytes than the canonical ones.
+    """
+    value = parse_json(data)
+    if not isinstance(value, dict):
+        raise FormatError("not a JSON object")
+    _check_plain(value)
+    # With ASCII keys and integers only, this is RFC 8785, and ten times faster; a property
+    # test compares the two.
+    try:
+        again = json.dumps(
+            value, sort_keys=True, ensure_ascii=False, separators=(",", ":")
+        ).encode()
+    except UnicodeEncodeError:
+        raise FormatError("a lone surrogate in a string") from None
+    if again != data:
+        raise FormatError("not the canonical (RFC 8785) bytes of this JSON")
+    return value
+
+
+def canonical_bytes(value: Json) -> bytes:
+    """Return the RFC 8785 bytes of a JSON value.
+
+    Raises:
+        FormatError: the value cannot be canonical JSON.
+    """
+    try:
+        return rfc8785.dumps(value)
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as error:
+        raise FormatError(f"no canonical JSON: {str(error)[:120]}") from None
+
+
+def digest(data: bytes) -> str:
+    """Return ``sha256:`` and the hex SHA-256 of bytes."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def is_digest(text: str) -> bool:
+    """Tell whether a text is spelled as ``digest`` spells it."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def b64(data: bytes) -> str:
+    """Return standard base64 with padding."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def unb64(text: str | bytes) -> bytes:
+    """Decode standard base64 in its one canonical spelling.
+
+    Raises:
+        FormatError: anything else, loose trailing bits included.
+    """
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise FormatError("not base64") from None
+    if base64.b64encode(data) != (text.encode("ascii") if isinstance(text, str) else bytes(text)):
+        raise FormatError("not canonical base64")
+    return data
+
+
+def b64u(data: bytes) -> str:
+    """Return URL-safe base64 without padding."""
+    return base64.urlsafe_b64encode(data).decode("ascii").rstrip("=")
+
+
+def unb64u(text: str) -> bytes:
+    """Decode URL-safe base64 without padding, in its one canonical spelling.
+
+    Raises:
+        FormatError: anything else.
+    """
+    try:
+        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise FormatError("not base64url") from None
+    if b64u(data) != text:
+        raise FormatError("not canonical base64url")
+    return data
+
+
+def decimal(text: str, what: str, most: int = 2**63 - 1) -> int:
+    """Read an ASCII decimal without leading zeroes.
+
+    Raises:
+        FormatError: anything else, or more than ``most``.
+    """
+    if not (0 < len(text) <= 20 and text.isascii() and text.isdigit()) or (
+        len(text) > 1 and text[0] == "0"
+    ):
+        raise FormatError(f"{what} is not a decimal number")
+    number = int(text)
+    if number > most:
+        raise FormatError(f"{what} is too large")
+    return number
+
+
+def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key twice in one object")
+    return found
+
+
+def _no_constant(name: str) -> Json:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check_plain(value: Json) -> None:
+    """Integers of 53 bits only, ASCII keys only."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, Mapping):
+            for key in item:
+                if not key.isascii():
+                    raise FormatError("a key that is not ASCII")
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+        elif isinstance(item, float):
+            raise FormatError("a number that is not an integer")
+        elif isinstance(item, int) and not -MAX_INTEGER <= item <= MAX_INTEGER:
+            raise FormatError("an integer of more than 53 bits")

@@ -1,0 +1,357 @@
+"""The catalogue of events: what can stand in the log, one frozen class each.
+
+A type is ``subject:object:action``: who acted, on what, what was done. Names and members of this
+version never change and are never used again; a new fact gets a new type. No event has a place for
+free text or personal data (``convoy_audit.shapes``). Refusals are entries as much as permits.
+
+    to_json(event) -> dict       from_json(value) -> Event       EVENTS: type -> class
+
+Events that a party answers for (``StatedEvent``: subject node or witness) are put in a statement
+that the party signs (``convoy_audit.statement``); the others are written by the coordinator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, Literal
+
+from convoy_audit import shapes
+from convoy_audit.canonical import Json
+from convoy_audit.errors import FormatError
+from convoy_audit.shapes import Charges, Code, Codes, Count, Digest, Octets, Token, Tokens
+
+VERSION: Final = 1
+Phase = Literal["authorise", "release"]
+Outcome = Literal["allow", "deny"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened; ``at`` is the author's clock, kept to the millisecond."""
+
+    TYPE: ClassVar[str] = ""
+    TITLES: ClassVar[tuple[str, str]] = ("", "")
+
+    at: datetime
+
+    def __post_init__(self) -> None:
+        shapes.check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatedEvent(Event):
+    """Something that a party did and answers for."""
+
+    party: Token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartyEnrolled(Event):
+    """The coordinator took a party in, with the public halves of its keys."""
+
+    TYPE = "coordinator:party:enrolled"
+    TITLES = ("Party enrolled", "参与方登记")
+
+    party: Token
+    role: Token
+    region: Token | None = None
+    identity_key: Octets  # 32 bytes Ed25519: contract signatures and statements
+    identity_key_id: Token | None = None
+    mask_key: Octets | None = None
+    witness_keys: Tokens = ()  # vkeys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContractOffered(Event):
+    """A contract document was offered for signature."""
+
+    TYPE = "party:contract:offered"
+    TITLES = ("Contract offered", "合约提出")
+
+    contract: Digest
+    uid: Token
+    version: Count
+    parties: Tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContractSigned(Event):
+    """A party signed a contract; ``signature`` is the digest of its detached signature."""
+
+    TYPE = "party:contract:signed"
+    TITLES = ("Contract signed", "合约签署")
+
+    contract: Digest
+    party: Token
+    key_id: Token
+    signature: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignatureRefused(Event):
+    """A signature was offered that does not hold."""
+
+    TYPE = "coordinator:signature:refused"
+    TITLES = ("Signature refused", "签名被拒")
+
+    contract: Digest
+    party: Token | None = None
+    code: Code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContractActivated(Event):
+    """Every party has signed; the contract is in force for its term."""
+
+    TYPE = "coordinator:contract:activated"
+    TITLES = ("Contract activated", "合约生效")
+
+    contract: Digest
+    uid: Token
+    version: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContractChanged(Event):
+    """A suspension, resumption, end or replacement of a contract (FORMAT.md §5)."""
+
+    TYPE = "party:contract:changed"
+    TITLES = ("Contract changed", "合约变更")
+
+    uid: Token
+    number: Count
+    change: Literal["suspend", "resume", "terminate", "supersede"]
+    by: Token
+    party: Token | None = None
+    event: Digest | None = None  # of the event's canonical bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequested(Event):
+    """A party asked for a training."""
+
+    TYPE = "party:run:requested"
+    TITLES = ("Run requested", "训练申请")
+
+    run: Token
+    contract: Digest
+    algorithm: Token
+    requester: Token
+    purpose: Token
+    round: Count | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRefused(Event):
+    """A run was refused before any node was asked."""
+
+    TYPE = "coordinator:run:refused"
+    TITLES = ("Run refused", "训练被拒")
+
+    run: Token | None = None
+    contract: Digest
+    algorithm: Token | None = None
+    requester: Token | None = None
+    party: Token | None = None
+    reasons: Codes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunAuthorised(Event):
+    """The coordinator asks the nodes to train; a node works only on evidence of this entry."""
+
+    TYPE = "coordinator:run:authorised"
+    TITLES = ("Run authorised", "训练授权")
+
+    run: Token
+    contract: Digest
+    scope: Digest  # of the request, FORMAT.md §2
+    algorithm: Digest
+    plan: Digest
+    round: Count
+    attempt: Count = 1
+    requester: Token
+    purpose: Token
+    providers: Tokens
+    epsilon_micro: Charges  # asset -> micro epsilon
+    delta_nano: Charges
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryOpened(Event):
+    """Noisy sums of one batch were opened; ``result`` is the digest of what was decoded."""
+
+    TYPE = "coordinator:query:opened"
+    TITLES = ("Queries opened", "查询结果揭示")
+
+    run: Token
+    attempt: Count
+    queries: Tokens
+    result: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished(Event):
+    """A run ended with a model."""
+
+    TYPE = "coordinator:run:finished"
+    TITLES = ("Run finished", "训练完成")
+
+    run: Token
+    contract: Digest
+    manifest: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFailed(Event):
+    """A run ended without a model; ``party`` is where it stopped."""
+
+    TYPE = "coordinator:run:failed"
+    TITLES = ("Run failed", "训练失败")
+
+    run: Token
+    contract: Digest
+    party: Token | None = None
+    reasons: Codes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleasePublished(Event):
+    """A model was released; ``manifest`` is the digest of its manifest's bytes."""
+
+    TYPE = "coordinator:release:published"
+    TITLES = ("Release published", "模型发布")
+
+    run: Token
+    contract: Digest
+    manifest: Digest
+    recipients: Tokens = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseRecalled(Event):
+    """A released model must no longer be used."""
+
+    TYPE = "coordinator:release:recalled"
+    TITLES = ("Release recalled", "模型召回")
+
+    run: Token
+    manifest: Digest
+    reasons: Codes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionMade(StatedEvent):
+    """A node decided on a request; a denial carries every reason."""
+
+    TYPE = "node:run:decided"
+    TITLES = ("Decision made", "节点决定")
+
+    run: Token
+    contract: Digest
+    phase: Phase
+    scope: Digest | None = None
+    outcome: Outcome
+    reasons: Codes = ()
+
+    def __post_init__(self) -> None:
+        shapes.check(self)
+        if (self.outcome == "deny") != bool(self.reasons):
+            raise FormatError("a denial has reasons, a permit has none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerStated(StatedEvent):
+    """A node reserved, spent or released privacy budget."""
+
+    TYPE = "node:ledger:stated"
+    TITLES = ("Ledger stated", "隐私账本声明")
+
+    run: Token
+    contract: Digest
+    step: Literal["reserved", "spent", "released"]
+    epsilon_micro: Charges  # asset -> micro epsilon of this run
+    total_micro: Charges  # asset -> micro epsilon over all runs, rounded up
+    cap_micro: Charges | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettled(StatedEvent):
+    """A node closed a run in its ledger."""
+
+    TYPE = "node:run:settled"
+    TITLES = ("Run settled", "训练结清")
+
+    run: Token
+    contract: Digest
+    outcome: Literal["finished", "aborted"]
+    manifest: Digest | None = None
+    epsilon_micro: Charges  # asset -> micro epsilon spent
+    total_micro: Charges
+    reasons: Codes = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WitnessAlarm(StatedEvent):
+    """A witness refused a checkpoint; it keeps both signed notes."""
+
+    TYPE = "witness:log:alarmed"
+    TITLES = ("Witness alarm", "见证方警报")
+
+    origin: Token
+    finding: Literal["rollback", "fork", "inconsistent"]
+    known_size: Count
+    known_note: Digest
+    offered_size: Count
+    offered_note: Digest
+
+
+CATALOGUE: Final = (
+    PartyEnrolled,
+    ContractOffered,
+    ContractSigned,
+    SignatureRefused,
+    ContractActivated,
+    ContractChanged,
+    RunRequested,
+    RunRefused,
+    RunAuthorised,
+    QueryOpened,
+    RunFinished,
+    RunFailed,
+    ReleasePublished,
+    ReleaseRecalled,
+    DecisionMade,
+    LedgerStated,
+    RunSettled,
+    WitnessAlarm,
+)
+EVENTS: Final[Mapping[str, type[Event]]] = MappingProxyType({c.TYPE: c for c in CATALOGUE})
+
+
+def to_json(event: Event) -> dict[str, Json]:
+    """Return the JSON object of an event, version and type included."""
+    return {"v": VERSION, "type": event.TYPE, **shapes.write(event)}
+
+
+def from_json(value: Any) -> Event:
+    """Build the event of a JSON object.
+
+    Raises:
+        FormatError: not an event of this version's catalogue, or members that do not fit.
+    """
+    if not isinstance(value, Mapping):
+        raise FormatError("an event that is not an object")
+    if value.get("v") != VERSION or value.get("v") is True:
+        raise FormatError(f"an event of another version than {VERSION}")
+    kind = value.get("type")
+    cls = EVENTS.get(kind) if isinstance(kind, str) else None
+    if cls is None:
+        raise FormatError(f"the event type {str(kind)[:60]!r} is not in the catalogue")
+    try:
+        return shapes.read(cls, {k: v for k, v in value.items() if k not in ("v", "type")})
+    except FormatError as error:
+        raise FormatError(f"{cls.TYPE}: {error.cause}") from None

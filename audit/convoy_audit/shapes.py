@@ -1,0 +1,238 @@
+"""The kinds of value that an event may carry, and the codec from frozen classes to JSON and back.
+
+There is no kind for free text, and none that fits a person's name or number: what an event can say
+is an identifier of an organisation, contract, run or key, a digest, a code, a count, micro-epsilon
+or an instant. A class declares its fields with the names below; ``read`` and ``write`` do the rest.
+
+    Token      1 to 200 printable ASCII characters without space, quote or backslash
+    Digest     sha256: and 64 hex digits          Code     UPPER_CASE reason
+    Count      integer from 0                     Tokens, Codes   tuples of them
+    Charges    {token: integer from 0}            Octets   bytes, base64url in JSON
+    instant    aware UTC datetime with milliseconds, YYYY-MM-DDTHH:MM:SS.mmmZ in JSON
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType, NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from convoy_audit.canonical import MAX_INTEGER, Json, b64u, is_digest, unb64u
+from convoy_audit.errors import FormatError
+
+T = TypeVar("T")
+MAX_ITEMS: Final = 1024
+_TOKEN: Final = re.compile(r"[!#-\[\]-~]{1,200}")
+_CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{1,63}")
+_INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How one kind of value is checked, and spelled in JSON."""
+
+    name: str
+    read: Callable[[Json], Any]
+    write: Callable[[Any], Json]
+
+
+def _plain(name: str, fits: Callable[[Any], bool]) -> Shape:
+    def check(value: Any) -> Any:
+        if not fits(value):
+            raise FormatError(f"not a {name}")
+        return value
+
+    return Shape(name, check, check)
+
+
+def _sequence(name: str, item: Shape) -> Shape:
+    def read(value: Json) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple) or len(value) > MAX_ITEMS:
+            raise FormatError(f"not {name}")
+        return tuple(item.read(element) for element in value)
+
+    return Shape(name, read, lambda value: [item.write(element) for element in read(value)])
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MAX_INTEGER
+
+
+def _charges(value: Json) -> Mapping[str, int]:
+    if not isinstance(value, Mapping) or len(value) > MAX_ITEMS:
+        raise FormatError("not a map of charges")
+    for key, amount in value.items():
+        TOKEN.read(key)
+        COUNT.read(amount)
+    return MappingProxyType(dict(value))
+
+
+def _read_octets(value: Json) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str) or len(value) > 16_384:
+        raise FormatError("not octets")
+    return unb64u(value)
+
+
+def _read_instant(value: Json) -> datetime:
+    if isinstance(value, str) and _INSTANT.fullmatch(value):
+        try:
+            return datetime.strptime(value, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+        except ValueError:
+            pass
+    raise FormatError("not an instant YYYY-MM-DDTHH:MM:SS.mmmZ")
+
+
+def _write_instant(value: Any) -> str:
+    text = whole_milliseconds(value).strftime("%Y-%m-%dT%H:%M:%S.%f")
+    return f"{text[:-3]}Z"
+
+
+def whole_milliseconds(value: datetime) -> datetime:
+    """Turn an aware instant into UTC and drop what is finer than a millisecond.
+
+    Raises:
+        FormatError: no datetime, or one without a zone, or a year that four digits cannot hold.
+    """
+    if not isinstance(value, datetime) or value.tzinfo is None or value.year < 1000:
+        raise FormatError("an instant needs a time zone and a year of four digits")
+    value = value.astimezone(UTC)
+    return value.replace(microsecond=value.microsecond // 1000 * 1000)
+
+
+TOKEN: Final = _plain("token", lambda v: isinstance(v, str) and _TOKEN.fullmatch(v) is not None)
+DIGEST: Final = _plain("digest", lambda v: isinstance(v, str) and is_digest(v))
+CODE: Final = _plain("code", lambda v: isinstance(v, str) and _CODE.fullmatch(v) is not None)
+COUNT: Final = _plain("count", _is_count)
+INSTANT: Final = Shape("instant", _read_instant, _write_instant)
+
+Token = Annotated[str, TOKEN]
+Digest = Annotated[str, DIGEST]
+Code = Annotated[str, CODE]
+Count = Annotated[int, COUNT]
+Tokens = Annotated[tuple[str, ...], _sequence("list of tokens", TOKEN)]
+Codes = Annotated[tuple[str, ...], _sequence("list of codes", CODE)]
+Charges = Annotated[
+    Mapping[str, int], Shape("charges", _charges, lambda value: dict(_charges(value)))
+]
+Octets = Annotated[bytes, Shape("octets", _read_octets, b64u)]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One field of a class: its name in Python and JSON, its shape, and if it may be absent."""
+
+    field: str
+    name: str
+    shape: Shape
+    is_optional: bool
+
+
+_MEMBERS: Final[dict[type[Any], tuple[Member, ...]]] = {}
+
+
+def members(cls: type[Any]) -> tuple[Member, ...]:
+    """Return the fields of a dataclass with their shapes; JSON names are in camelCase."""
+    found = _MEMBERS.get(cls)
+    if found is None:
+        hints = get_type_hints(cls, include_extras=True)
+        found = tuple(_member(f.name, hints[f.name]) for f in dataclasses.fields(cls))
+        _MEMBERS[cls] = found
+    return found
+
+
+def write(value: Any) -> dict[str, Json]:
+    """Return the JSON members of an instance; fields that are None are left out.
+
+    Raises:
+        FormatError: a value does not fit its shape; the field is named.
+    """
+    found: dict[str, Json] = {}
+    for member in members(type(value)):
+        content = getattr(value, member.field)
+        if content is None and member.is_optional:
+            continue
+        found[member.name] = _apply(member, member.shape.write, content)
+    return found
+
+
+def read(cls: type[T], value: Mapping[str, Json]) -> T:
+    """Build an instance from JSON members.
+
+    Raises:
+        FormatError: members that are missing, unknown or do not fit; all of them are named.
+    """
+    known = {member.name: member for member in members(cls)}
+    faults = [f"unknown member {name[:40]!r}" for name in value if name not in known]
+    content: dict[str, Any] = {}
+    for name, member in known.items():
+        if name not in value:
+            if not member.is_optional:
+                faults.append(f"{name} is missing")
+            continue
+        try:
+            content[member.field] = member.shape.read(value[name])
+        except FormatError as error:
+            faults.append(f"{name} is {error.cause}")
+    if faults:
+        raise FormatError("; ".join(faults[:8]))
+    return cls(**content)
+
+
+def check(value: Any) -> None:
+    """Normalise and check the fields of a frozen instance; for ``__post_init__``.
+
+    Raises:
+        FormatError: a value does not fit its shape; the field is named.
+    """
+    for member in members(type(value)):
+        content = getattr(value, member.field)
+        if content is None and member.is_optional:
+            continue
+        spelled = _apply(member, member.shape.write, content)
+        object.__setattr__(value, member.field, _apply(member, member.shape.read, spelled))
+
+
+def _apply(member: Member, act: Callable[[Any], Any], content: Any) -> Any:
+    try:
+        return act(content)
+    except FormatError as error:
+        raise FormatError(f"{member.name} is {error.cause}") from None
+    except TypeError:
+        raise FormatError(f"{member.name} is not a {member.shape.name}") from None
+
+
+def _member(field: str, hint: Any) -> Member:
+    is_optional = get_origin(hint) in (Union, UnionType) and NoneType in get_args(hint)
+    if is_optional:
+        (hint,) = (option for option in get_args(hint) if option is not NoneType)
+    head, *tail = field.split("_")
+    return Member(field, head + "".join(map(str.capitalize, tail)), _shape(hint), is_optional)
+
+
+def _shape(hint: Any) -> Shape:
+    if get_origin(hint) is Annotated:
+        for extra in get_args(hint)[1:]:
+            if isinstance(extra, Shape):
+                return extra
+    if get_origin(hint) is Literal:
+        options = get_args(hint)
+        return _plain(f"one of {', '.join(map(str, options))}", lambda v: v in options)
+    if hint is datetime:
+        return INSTANT
+    raise TypeError(f"no shape for {hint!r}")

@@ -1,0 +1,277 @@
+"""The witness: remembers the last checkpoint of each log and cosigns only what extends it.
+
+    Witness(signers, logs, store)          logs: verifier keys that are pinned, for any origin
+      .add_checkpoint(note: bytes, old_size: int, proof: Sequence[bytes], time_s: int) -> Cosigned
+      .answer(request: bytes, time_s: int) -> bytes     body of tlog-witness add-checkpoint
+      .size(origin) -> int      .latest(origin) -> bytes | None      .verifiers
+    judge(remembered, offered, old_size, proof) -> None           the pure rule
+    WitnessStore: Protocol with load, replace, keep_alarm        Remembered, Alarm
+
+Guarantees (SPEC.md §6): checks and stores in one step (``replace`` compares and sets), stores
+before it answers, refuses rollback and fork and then keeps both signed notes. Raises
+``WitnessRefusal``. What it does not see: whether an entry is true; two histories shown to two
+groups of witnesses that never speak to each other and both lack a quorum. Pure but for the store:
+the clock is an argument. Source: C2SP tlog-witness v1.0.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+from convoy_audit.canonical import b64, decimal, unb64
+from convoy_audit.checkpoint import Checkpoint, open_checkpoint, peek
+from convoy_audit.errors import (
+    FormatError,
+    LogSignatureWrong,
+    OriginUnknown,
+    ProofError,
+    SignatureError,
+    StoreConflict,
+    WitnessInconsistent,
+    WitnessRefusal,
+    WitnessRollback,
+    WitnessStale,
+)
+from convoy_audit.merkle import EMPTY_ROOT, HASH_BYTES, verify_consistency
+from convoy_audit.note import Signer, Verifier, split_note
+from convoy_audit.policy import check_log_signed
+
+MAX_PROOF_LINES: Final = 63
+ATTEMPTS: Final = 8
+Finding = Literal["rollback", "fork", "inconsistent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """The last checkpoint that was cosigned for an origin: the note with log and own signatures."""
+
+    note: bytes
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Size and root; the note was verified before it was stored."""
+        return peek(self.note)
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Two notes that the log has signed and that do not fit together.
+
+    A ``fork`` (one size, two roots) convicts the log by itself. ``rollback`` and ``inconsistent``
+    show a log that could not or did not prove that it only grew; the log may still answer with a
+    proof.
+    """
+
+    origin: str
+    finding: Finding
+    known: bytes
+    offered: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Cosigned:
+    """What a witness answers: its signature lines, and the size it now remembers."""
+
+    lines: str
+    size: int
+
+
+class WitnessStore(Protocol):
+    """Where a witness remembers; every method is durable when it returns."""
+
+    def load(self, origin: str) -> Remembered | None:
+        """Return what is remembered of a log, None if nothing."""
+
+    def replace(self, origin: str, old: Remembered | None, new: Remembered) -> None:
+        """Put ``new`` in the place of ``old``, in one step.
+
+        Raises:
+            StoreConflict: something else than ``old`` is there now; nothing is changed.
+            StoreError: it could not be made durable.
+        """
+
+    def keep_alarm(self, alarm: Alarm) -> None:
+        """Keep an alarm for good; the same one again changes nothing."""
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Return every alarm that was kept."""
+
+
+class Witness:
+    """A witness of one or more logs.
+
+    Args:
+        signers: the witness's cosigning keys, one of each type; all sign every checkpoint.
+        logs: pinned verifier keys of the known logs; key names are origins.
+        store: what it remembers.
+    """
+
+    def __init__(
+        self, signers: Sequence[Signer], logs: Iterable[Verifier], store: WitnessStore
+    ) -> None:
+        self._signers = tuple(signers)
+        self._logs = tuple(logs)
+        self._store = store
+        if not self._signers or not all(s.kind.is_cosignature for s in self._signers):
+            raise FormatError("a witness needs keys of the cosignature types, and at least one")
+
+    @property
+    def verifiers(self) -> tuple[Verifier, ...]:
+        """The public halves of the witness's keys."""
+        return tuple(signer.verifier for signer in self._signers)
+
+    def size(self, origin: str) -> int:
+        """Return the size that was last cosigned; 0 if none."""
+        remembered = self._store.load(origin)
+        return remembered.checkpoint.size if remembered else 0
+
+    def latest(self, origin: str) -> bytes | None:
+        """Return the last cosigned checkpoint of a log, with the log's and the own signatures."""
+        remembered = self._store.load(origin)
+        return remembered.note if remembered else None
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Return every alarm that was kept."""
+        return self._store.alarms()
+
+    def add_checkpoint(
+        self, note: bytes, old_size: int, proof: Sequence[bytes], time_s: int
+    ) -> Cosigned:
+        """Check a checkpoint against what is remembered, remember it, cosign it.
+
+        Args:
+            note: the signed checkpoint.
+            old_size: the size that the proof starts from.
+            proof: consistency proof; empty if ``old_size`` is 0 or the checkpoint's own size.
+            time_s: the witness's clock, POSIX seconds.
+
+        Raises:
+            FormatError: not a signed checkpoint.
+            WitnessRefusal: see ``convoy_audit.errors``; on rollback and fork both notes are kept.
+            StoreError: it could not be stored; nothing was cosigned.
+        """
+        checkpoint, signed = self._open(note)
+        for _ in range(ATTEMPTS):
+            remembered = self._store.load(checkpoint.origin)
+            try:
+                judge(remembered, checkpoint, old_size, proof)
+            except WitnessRefusal as refusal:
+                self._alarm(refusal, checkpoint, remembered, signed)
+                raise
+            lines = "".join(signer.line(checkpoint.text, time_s) for signer in self._signers)
+            new = Remembered(signed + lines.encode())
+            try:
+                # If we die before this: nothing happened. After it: we remember a checkpoint whose
+                # cosignature nobody got; the log asks again from the size that we then tell it.
+                self._store.replace(checkpoint.origin, remembered, new)
+            except StoreConflict:
+                continue  # somebody else was faster; judge again against what they stored
+            return Cosigned(lines, checkpoint.size)
+        raise WitnessStale("too many checkpoints at once", size=self.size(checkpoint.origin))
+
+    def answer(self, request: bytes, time_s: int) -> bytes:
+        """Answer the body of a tlog-witness ``add-checkpoint`` request.
+
+        Raises:
+            FormatError: not such a body (status 400).
+            WitnessRefusal: ``status`` says what to answer; with 409 the body is ``size``.
+        """
+        old_size, proof, note = parse_request(request)
+        if old_size > peek(note).size:
+            self._open(note)  # 404 and 403 come first
+            raise FormatError("the old size is larger than the checkpoint")
+        return self.add_checkpoint(note, old_size, proof, time_s).lines.encode()
+
+    def _open(self, note: bytes) -> tuple[Checkpoint, bytes]:
+        """Return the checkpoint and the note with the log's verified signatures only."""
+        origin = peek(note).origin
+        pinned = [log for log in self._logs if log.name == origin]
+        if not pinned:
+            raise OriginUnknown(f"no key is pinned for the log {origin[:80]!r}")
+        try:
+            checkpoint, opened = open_checkpoint(note, pinned)
+            check_log_signed(checkpoint, opened, pinned)
+        except SignatureError as error:
+            raise LogSignatureWrong(error.cause) from None
+        lines = "".join(str(signature.line) for signature in opened.signatures)
+        return checkpoint, opened.text + b"\n" + lines.encode()
+
+    def _alarm(
+        self,
+        refusal: WitnessRefusal,
+        checkpoint: Checkpoint,
+        remembered: Remembered | None,
+        offered: bytes,
+    ) -> None:
+        if remembered is None:
+            return
+        known = remembered.checkpoint
+        finding: Finding | None = None
+        if known.size == checkpoint.size and known.root != checkpoint.root:
+            finding = "fork"
+        elif isinstance(refusal, WitnessRollback):
+            finding = "rollback"
+        elif isinstance(refusal, WitnessInconsistent):
+            finding = "inconsistent"
+        if finding is not None:
+            self._store.keep_alarm(Alarm(checkpoint.origin, finding, remembered.note, offered))
+
+
+def judge(
+    remembered: Remembered | None, offered: Checkpoint, old_size: int, proof: Sequence[bytes]
+) -> None:
+    """Decide whether a verified checkpoint may be cosigned.
+
+    Raises:
+        WitnessRollback: smaller than what is remembered.
+        WitnessStale: the proof does not start at what is remembered.
+        WitnessInconsistent: it does not extend what is remembered.
+    """
+    known = remembered.checkpoint if remembered else Checkpoint(offered.origin, 0, EMPTY_ROOT)
+    if offered.size < known.size:
+        raise WitnessRollback(
+            f"the log has {offered.size} entries, it had signed {known.size}", size=known.size
+        )
+    if old_size != known.size:
+        raise WitnessStale(
+            f"the proof starts at {old_size}, the witness has {known.size}", size=known.size
+        )
+    if old_size == 0:
+        if proof or (offered.size == 0 and offered.root != EMPTY_ROOT):
+            raise WitnessInconsistent("a proof from size 0 must be empty", size=known.size)
+        return
+    try:
+        verify_consistency(known.size, offered.size, proof, known.root, offered.root)
+    except ProofError as error:
+        raise WitnessInconsistent(error.cause, size=known.size) from None
+
+
+def parse_request(body: bytes) -> tuple[int, list[bytes], bytes]:
+    """Read the body of ``add-checkpoint``: old size, proof, checkpoint.
+
+    Raises:
+        FormatError: not such a body.
+    """
+    head, blank, note = body.partition(b"\n\n")
+    try:
+        lines = head.decode("ascii").split("\n")
+    except UnicodeDecodeError:
+        raise FormatError("a request that is not ASCII before its checkpoint") from None
+    if not blank or not lines[0].startswith("old "):
+        raise FormatError("a request starts with the old size and an empty line ends its proof")
+    old_size = decimal(lines[0].removeprefix("old "), "the old size")
+    if len(lines) - 1 > MAX_PROOF_LINES:
+        raise FormatError(f"a proof of more than {MAX_PROOF_LINES} hashes")
+    proof = [unb64(line) for line in lines[1:]]
+    if any(len(node) != HASH_BYTES for node in proof):
+        raise FormatError("a hash that is not 32 bytes")
+    split_note(note)
+    return old_size, proof, note
+
+
+def make_request(old_size: int, proof: Sequence[bytes], note: bytes) -> bytes:
+    """Write the body of ``add-checkpoint``."""
+    lines = [f"old {old_size}", *(b64(node) for node in proof)]
+    return ("\n".join(lines) + "\n\n").encode() + note
