@@ -1,7 +1,7 @@
 """A release as a folder: what a recipient loads, and why it may trust it.
 
     model.safetensors    arrays (no pickle anywhere)
-    specification.json   what was trained, as signed in the contract
+    specification.json   what was trained: the bytes whose digest the contract signs
     golden.json          inputs with the outputs that a correct loader computes
     card.md              model card, Chinese and English
     manifest.json        digest of each file, contract, run, recipients, epsilon, evidence
@@ -12,8 +12,8 @@ way to a ``Verified[Bundle]``: it raises on any altered byte, extra or missing f
 recall, other contract or other recipient. It does not check the log: whoever loads a release for
 pricing also verifies that the manifest's digest is in the log (``convoy-audit``).
 
-What may never change for ``convoy-release/1``: file names, members of the manifest, and that the
-signature covers exactly the bytes of manifest.json.
+What may never change for ``convoy-release/1``: file names, members of the manifest, RFC 8785 bytes,
+and that the signature covers exactly the bytes of manifest.json.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ import safetensors.numpy
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from convoy_contracts.canonical import canonical_bytes, parse_json
+from convoy_contracts.errors import DocumentMalformed
 from convoy_models.card import CardFacts, render
 from convoy_models.errors import BundleAltered, BundleMalformed, BundleNotForUse
 from convoy_models.fixedpoint import Floats
@@ -151,14 +153,13 @@ def pack(
     The same arguments give the same bytes.
 
     Raises:
-        BundleMalformed: a value that the manifest cannot express exactly (floats, booleans, null).
+        BundleMalformed: a value without one exact form in JSON (floats, large integers).
     """
-    _check_exact(dict(facts.evidence))
     ordered = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
     vectors = [{"cohort": g.cohort, "columns": g.columns, "outputs": g.outputs} for g in golden]
     files = {
         MODEL: safetensors.numpy.save(ordered),
-        SPECIFICATION: _json(specification),
+        SPECIFICATION: _canonical(specification),
         GOLDEN: _json({"vectors": vectors}),
         CARD: render(card).encode(),
     }
@@ -173,7 +174,7 @@ def pack(
         "evidence": dict(facts.evidence),
         "files": {name: digest(content) for name, content in files.items()},
     }
-    return {**files, MANIFEST: _json(manifest)}
+    return {**files, MANIFEST: _canonical(manifest)}
 
 
 def digest(content: bytes) -> str:
@@ -273,7 +274,7 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
 
 
 def _parse_manifest(raw: bytes) -> tuple[ReleaseFacts, dict[str, str]]:
-    value = _parse(raw, MANIFEST)
+    value = _parse_exact(raw, MANIFEST)
     if set(value) != set(_MEMBERS) or value["kind"] != KIND:
         raise BundleMalformed(f"the manifest is not of kind {KIND}.")
     wrong = [name for name, kind in _MEMBERS.items() if type(value[name]) is not kind]
@@ -304,7 +305,7 @@ def _parse_contents(facts: ReleaseFacts, manifest: str, files: Mapping[str, byte
         card = files[CARD].decode()
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise BundleMalformed("a file of the release cannot be read.") from error
-    specification = _parse(files[SPECIFICATION], SPECIFICATION)
+    specification = _parse_exact(files[SPECIFICATION], SPECIFICATION)
     return Bundle(facts, manifest, arrays, specification, golden, card)
 
 
@@ -319,7 +320,7 @@ def _parse(raw: bytes, name: str) -> dict[str, Any]:
 
 
 def _json(value: Mapping[str, Any]) -> bytes:
-    """Return JSON with sorted members and no spaces."""
+    """Return JSON with sorted members and no spaces; floats are allowed."""
     try:
         text = json.dumps(
             value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
@@ -329,18 +330,22 @@ def _json(value: Mapping[str, Any]) -> bytes:
     return text.encode()
 
 
-def _check_exact(value: object) -> None:
-    """Refuse what does not have one exact form in JSON."""
-    match value:
-        case bool() | float() | None:
-            raise BundleMalformed("evidence holds a value that is no string, integer or object.")
-        case str() | int():
-            return
-        case dict():
-            for member in value.values():
-                _check_exact(member)
-        case list() | tuple():
-            for member in value:
-                _check_exact(member)
-        case _:
-            raise BundleMalformed("evidence holds a value that JSON cannot express.")
+def _canonical(value: Mapping[str, Any]) -> bytes:
+    """Return RFC 8785 bytes that ``_parse_exact`` reads back without loss."""
+    try:
+        raw = canonical_bytes(value)
+        parse_json(raw)
+    except DocumentMalformed as error:
+        raise BundleMalformed("a value of the release has no exact form in JSON.") from error
+    return raw
+
+
+def _parse_exact(raw: bytes, name: str) -> dict[str, Any]:
+    try:
+        value = parse_json(raw)
+        exact = isinstance(value, dict) and canonical_bytes(value) == raw
+    except DocumentMalformed as error:
+        raise BundleMalformed(f"{name} is not strict JSON.") from error
+    if not exact:
+        raise BundleMalformed(f"{name} is not a JSON object in canonical form.")
+    return dict(value)

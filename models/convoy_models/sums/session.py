@@ -190,8 +190,13 @@ class PartySession:
             blobs |= self._blob(peer, f"share.{query.id}", plain)
         return blobs
 
-    def check_ready(self, query: PlannedQuery) -> None:
+    def check_ready(self, query: PlannedQuery, bound: float | None = None) -> None:
         """Refuse, before anything is spent, a ``close`` that could not be completed.
+
+        Args:
+            query: from the plan.
+            bound: the largest size of one coordinate of one person's part where that is known to
+                be less than ``query.clip`` (the product of the caps); decides head-room only.
 
         Raises:
             MessageMissing: a blob or matrix of a peer has not arrived.
@@ -209,9 +214,12 @@ class PartySession:
                 if (sender, tag) not in self._inbox:
                     raise MessageMissing(f"{tag} has not arrived.", party=sender)
         rows = sum(self._pairs[peer].rows for peer in peers)
-        check_headroom(rows, query.clip, fraction_bits(query), query.noise_sd)
+        largest = query.clip if bound is None else min(bound, query.clip)
+        check_headroom(rows, largest, fraction_bits(query), query.noise_sd)
 
-    def close(self, query: PlannedQuery, local: Floats | None = None) -> Words:
+    def close(
+        self, query: PlannedQuery, local: Floats | None = None, bound: float | None = None
+    ) -> Words:
         """Step ``close``: return own share + own noise + masks: uint64, flat, ``query.size``.
 
         The caller has called ``check_ready`` and has written the spend to its ledger *before*
@@ -221,8 +229,9 @@ class PartySession:
         Args:
             query: from the plan.
             local: own clipped sum, for LOCAL queries: ``query.size`` numbers.
+            bound: as in ``check_ready``.
         """
-        self.check_ready(query)
+        self.check_ready(query, bound)
         side, bits = self._side(query), fraction_bits(query)
         if query.kind == "LOCAL":
             total = self._local(query, local)

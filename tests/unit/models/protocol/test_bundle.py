@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from convoy_contracts.canonical import canonical_bytes
 from convoy_models.bundle import (
     MANIFEST,
     SIGNATURE,
@@ -164,10 +165,11 @@ def test_a_genuine_release_is_refused_where_it_may_not_be_used(folder: Path, cha
     [
         b"",
         b"[]",
+        json.dumps(json.loads(packed()[MANIFEST])).encode(),
         b'{"kind":"convoy-release/2"}',
-        json.dumps(json.loads(packed()[MANIFEST]) | {"epsilonMicro": True}).encode(),
-        json.dumps(json.loads(packed()[MANIFEST]) | {"recipients": [1]}).encode(),
-        json.dumps(json.loads(packed()[MANIFEST]) | {"files": {"../x": "sha256:0"}}).encode(),
+        canonical_bytes(json.loads(packed()[MANIFEST]) | {"epsilonMicro": True}),
+        canonical_bytes(json.loads(packed()[MANIFEST]) | {"recipients": [1]}),
+        canonical_bytes(json.loads(packed()[MANIFEST]) | {"files": {"../x": "sha256:0"}}),
     ],
 )
 def test_a_signed_manifest_of_another_form_is_refused(folder: Path, manifest: bytes) -> None:
