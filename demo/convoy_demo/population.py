@@ -28,7 +28,7 @@ Bools = npt.NDArray[np.bool_]
 
 INSURERS = ("insurer-a", "insurer-b", "insurer-c")
 SHARES = (0.6, 0.3, 0.1)
-LADDER_BLUR = 0.20
+LADDER_BLUR = 0.30
 """Sd of the bonus-malus level around what three years of claims say (a claim moves it by .22)."""
 OEM_COLUMNS = (
     "km_1000", "harsh_braking_100km", "harsh_acceleration_100km", "speeding_share",
@@ -103,7 +103,7 @@ def generate(size: int, seed: int) -> Population:
         - 0.05 * has_garage
         + 0.01 * (vehicle_age - 6)
         + 0.26 * aggressive
-        + 0.20 * distraction_trait
+        + 0.22 * distraction_trait
         + 2.2 * (night - 0.13)
         + 0.35 * (urban - 0.4)
         + 2.5 * is_young * (night - 0.13)  # across parties: no additive model can hold it
@@ -137,13 +137,13 @@ def generate(size: int, seed: int) -> Population:
         "declared_km_1000": declared,
         "garage": np.where(has_garage, "yes", "no"),
         "km_1000": km,
-        "harsh_braking_100km": lognormal(0.75, 0.38, 0, 0.35, 15),
-        "harsh_acceleration_100km": lognormal(0.75, 0.33, 0, 0.40, 15),
-        "speeding_share": np.clip(0.08 + 0.035 * aggressive + rng.normal(0, 0.03, size), 0, 0.5),
+        "harsh_braking_100km": lognormal(0.75, 0.38, 0, 0.28, 15),
+        "harsh_acceleration_100km": lognormal(0.75, 0.33, 0, 0.32, 15),
+        "speeding_share": np.clip(0.08 + 0.035 * aggressive + rng.normal(0, 0.024, size), 0, 0.5),
         "night_share": night,
         "urban_share": urban,
-        "distraction_100km": lognormal(0.4, 0, 0.45, 0.40, 12),
-        "collision_warnings_1000km": lognormal(0.2, 0.25, 0.30, 0.40, 12),
+        "distraction_100km": lognormal(0.4, 0, 0.45, 0.32, 12),
+        "collision_warnings_1000km": lognormal(0.2, 0.25, 0.30, 0.32, 12),
     }
     owns_brand = rng.random(size) < 0.60
     consents = rng.random(size) < 1 / (1 + np.exp(-(0.75 - 0.15 * aggressive)))
