@@ -1,8 +1,8 @@
 """Who may call what: two bearer tokens, compared in constant time.
 
-Reading is open (the log and what it says are for everybody who is let in to the network). The internal token belongs to
-the ServerApp process, the operator token to the person or program that runs the coordinator. A party's signature on a
-contract needs no token: it proves itself.
+Reading is open (the log and what it says are for everybody who is let in to the network). The
+internal token belongs to the ServerApp process, the operator token to the person or program that
+runs the coordinator. A party's signature on a contract needs no token: it proves itself.
 """
 
 from __future__ import annotations

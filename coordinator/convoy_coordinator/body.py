@@ -1,13 +1,15 @@
 """Read a request body as strict JSON and as a closed value, with every fault at once.
 
-Refused before any field is looked at: more bytes than the settings allow (while they arrive, not after), text that is
-not UTF-8 JSON, a key twice in one object, NaN and Infinity, nesting that the parser cannot follow. The documents of
-contracts are stricter still; ``convoy_contracts`` judges those.
+Refused before any field is looked at: more bytes than the settings allow (while they arrive, not
+after), text that is not UTF-8 JSON, a key twice in one object, NaN and Infinity, nesting that the
+parser cannot follow. The documents of contracts are stricter still; ``convoy_contracts`` judges
+those.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -37,11 +39,16 @@ def strict_json(data: bytes) -> Any:
         Problem: ``BODY_MALFORMED``.
     """
     try:
-        return json.loads(
-            data.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_no_constant
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_distinct,
+            parse_constant=_no_constant,
+            parse_float=_finite,
         )
-    except UnicodeDecodeError:
-        raise Problem("BODY_MALFORMED", "the body is not UTF-8") from None
+        if b"\\u" in data:
+            _refuse_unstorable(value)
+    except UnicodeError:
+        raise Problem("BODY_MALFORMED", "the body is not UTF-8 or has a lone surrogate") from None
     except json.JSONDecodeError as error:
         raise Problem(
             "BODY_MALFORMED", f"{error.msg} at line {error.lineno}, column {error.colno}"
@@ -50,6 +57,7 @@ def strict_json(data: bytes) -> Any:
         raise Problem("BODY_MALFORMED", "the body is nested too deeply") from None
     except ValueError:  # an integer of more digits than Python converts
         raise Problem("BODY_MALFORMED", "a number in the body is too long") from None
+    return value
 
 
 def read_input(model: type[InputT], data: bytes) -> InputT:
@@ -137,6 +145,19 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             "BODY_MALFORMED", f"key(s) more than once in one object: {', '.join(twice)[:200]}"
         )
     return result
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise Problem("BODY_MALFORMED", f"{text[:40]} is too large for a number")
+    return value
+
+
+def _refuse_unstorable(value: Any) -> None:
+    """Refuse what no database column takes: lone surrogates (UnicodeError) and NUL characters."""
+    if "\\u0000" in json.dumps(value, ensure_ascii=False).encode("utf-8").decode("utf-8"):
+        raise Problem("BODY_MALFORMED", "a string in the body has a NUL character")
 
 
 def _no_constant(name: str) -> NoReturn:

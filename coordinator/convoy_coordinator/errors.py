@@ -1,11 +1,11 @@
 """The coordinator's errors.
 
     CoordinatorError          everything below; carries code, party, cause and fix
-    ├── Problem               what a caller did cannot be done: answered as RFC 9457, see ``problems``
+    ├── Problem               what a caller did cannot be done; answered as RFC 9457
     └── SetupError            the home folder, settings or database do not allow a start
 
-Untrusted input can raise nothing but ``Problem``. ``code`` is stable English; the sentences for people
-(zh and en) stand in the catalogue of ``problems``.
+Untrusted input can raise nothing but ``Problem``. ``code`` is stable English; the sentences for
+people (zh and en) stand in the catalogue of ``problems``.
 """
 
 from __future__ import annotations
@@ -68,4 +68,4 @@ class Problem(CoordinatorError):
 
 
 class SetupError(CoordinatorError):
-    """The coordinator cannot start: a home that is missing or exists already, a bad setting, an old database."""
+    """The coordinator cannot start: no home, a bad setting, an old database."""

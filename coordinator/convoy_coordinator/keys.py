@@ -1,12 +1,13 @@
-"""The coordinator's own keys: born at ``init`` on this machine, one file each (0600), never overwritten.
+"""The coordinator's own keys: born at ``init`` on this machine, one 0600 file each.
 
 ``log.ed25519``       signs checkpoints of the log
 ``log.ml-dsa-44``     signs them a second time with a post-quantum key, where the library has it
 ``release.ed25519``   signs the manifest of a release
 ``internal.token``    bearer token of the ServerApp process for ``/internal``
-``operator.token``    bearer token of the operator for what only an operator may start (enrolment, offers, runs)
+``operator.token``    bearer token of the operator, who alone may enrol, offer and start runs
 
-Each key file holds the 32-byte seed in hex. Losing the log key means a new origin: partners pin its verifier key.
+Each key file holds the 32-byte seed in hex and is never overwritten. Losing the log key means a
+new origin: partners pin its verifier key.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def create_keys(folder: Path) -> None:
         raise SetupError(
             "KEYS_EXIST",
             f"the keys folder already holds {', '.join(present)}",
-            fix="Keys are never overwritten. Take another home folder, or move the old keys away first.",
+            fix="Keys are never overwritten. Take another home, or move the old keys away first.",
         )
     for name in (LOG_KEY, LOG_KEY_PQ, RELEASE_KEY):
         _write_secret(folder / name, secrets.token_bytes(SEED_BYTES).hex())

@@ -10,7 +10,7 @@ Language = Literal["zh", "en"]
 
 
 def choose_language(request: Request, default: Language = "en") -> Language:
-    """Return the language of an answer: ``?lang=`` first, then ``Accept-Language``, then ``default``."""
+    """Return the language of an answer: ``?lang=``, else ``Accept-Language``, else the default."""
     asked = _known(request.query_params.get("lang", ""))
     if asked is not None:
         return asked

@@ -1,8 +1,9 @@
-"""Answer refusals as RFC 9457 problem documents: code, party, cause, fix, all faults at once, in zh or en.
+"""Answer refusals as RFC 9457 problem documents: code, party, cause, fix; in zh or en.
 
-``CATALOGUE`` is the list of everything this service can refuse. Codes never change their meaning. ``title`` and ``fix``
-are sentences for people, in the language the caller accepts; ``cause`` is English and says what happened to this request.
-The diagnostic of an unforeseen error goes to the log; the caller gets ``INTERNAL`` and a trace id, never exception text.
+``CATALOGUE`` is the list of everything this service can refuse. Codes never change their meaning.
+``title`` and ``fix`` are sentences for people, in the language the caller accepts; ``cause`` is
+English and says what happened to this request. The diagnostic of an unforeseen error goes to the
+log; the caller gets ``INTERNAL`` and a trace id, never exception text.
 """
 
 from __future__ import annotations
@@ -40,118 +41,181 @@ def _kind(status: int, title: str, title_zh: str, fix: str, fix_zh: str) -> Kind
 
 CATALOGUE: Final[Mapping[str, Kind]] = {
     "BODY_TOO_LARGE": _kind(
-        413, "The request body is too large.", "请求体过大。",
+        413,
+        "The request body is too large.",
+        "请求体过大。",
         "Send less, or raise max_body_bytes or max_release_bytes in the settings.",
         "减少内容，或在设置中提高 max_body_bytes 或 max_release_bytes。",
     ),
     "BODY_MALFORMED": _kind(
-        400, "The request body is not strict JSON.", "请求体不是严格的 JSON。",
+        400,
+        "The request body is not strict JSON.",
+        "请求体不是严格的 JSON。",
         "Send UTF-8 JSON with each key once per object and no NaN or Infinity.",
         "请发送 UTF-8 JSON：同一对象中键不得重复，且不含 NaN 或 Infinity。",
     ),
     "INPUT_INVALID": _kind(
-        422, "The request has members that are missing, unknown or of the wrong kind.", "请求中有缺失、未知或类型错误的成员。",
-        "Correct every member listed in errors.", "请更正 errors 中列出的每个成员。",
+        422,
+        "The request has members that are missing, unknown or of the wrong kind.",
+        "请求中有缺失、未知或类型错误的成员。",
+        "Correct every member listed in errors.",
+        "请更正 errors 中列出的每个成员。",
     ),
     "TOKEN_MISSING": _kind(
-        401, "This address needs a bearer token.", "此地址需要令牌。",
+        401,
+        "This address needs a bearer token.",
+        "此地址需要令牌。",
         "Send 'Authorization: Bearer …' with the token from the coordinator's keys folder.",
         "请在 Authorization 头中发送协调方 keys 文件夹中的令牌。",
     ),
     "TOKEN_WRONG": _kind(
-        403, "The bearer token is not the right one.", "令牌不正确。",
-        "Read the token again from the coordinator's keys folder.", "请重新从协调方的 keys 文件夹读取令牌。",
+        403,
+        "The bearer token is not the right one.",
+        "令牌不正确。",
+        "Read the token again from the coordinator's keys folder.",
+        "请重新从协调方的 keys 文件夹读取令牌。",
     ),
     "NOT_FOUND": _kind(
-        404, "There is nothing at this address.", "此地址没有内容。",
+        404,
+        "There is nothing at this address.",
+        "此地址没有内容。",
         "Check the identifier; lists are at /v1/parties, /v1/contracts and /v1/runs.",
         "请检查标识符；列表见 /v1/parties、/v1/contracts 和 /v1/runs。",
     ),
     "METHOD_NOT_ALLOWED": _kind(
-        405, "This address does not take this method.", "此地址不支持该方法。",
-        "See /openapi.json for the methods.", "方法见 /openapi.json。",
+        405,
+        "This address does not take this method.",
+        "此地址不支持该方法。",
+        "See /openapi.json for the methods.",
+        "方法见 /openapi.json。",
     ),
     "KEY_REJECTED": _kind(
-        422, "A public key cannot be accepted.", "公钥不可接受。",
-        "Make a new key with 'convoy-node init' and enrol again.", "请用 convoy-node init 生成新密钥后重新登记。",
+        422,
+        "A public key cannot be accepted.",
+        "公钥不可接受。",
+        "Make a new key with 'convoy-node init' and enrol again.",
+        "请用 convoy-node init 生成新密钥后重新登记。",
     ),
     "PARTY_KNOWN": _kind(
-        409, "This party is enrolled already, with other details.", "该参与方已登记，且内容不同。",
+        409,
+        "This party is enrolled already, with other details.",
+        "该参与方已登记，且内容不同。",
         "Use another id, or rotate the keys of the party; enrolment never overwrites.",
         "请使用其他标识或轮换密钥；登记不会覆盖原有内容。",
     ),
     "PARTY_UNKNOWN": _kind(
-        404, "This party is not enrolled.", "该参与方未登记。",
-        "Enrol the party first: POST /v1/parties.", "请先登记该参与方：POST /v1/parties。",
+        404,
+        "This party is not enrolled.",
+        "该参与方未登记。",
+        "Enrol the party first: POST /v1/parties.",
+        "请先登记该参与方：POST /v1/parties。",
     ),
     "DOCUMENT_MALFORMED": _kind(
-        422, "The contract document breaks the format.", "合约文档不符合格式。",
-        "Run 'convoy-contracts lint FILE' and correct what it lists.", "请运行 convoy-contracts lint 并更正所列问题。",
+        422,
+        "The contract document breaks the format.",
+        "合约文档不符合格式。",
+        "Run 'convoy-contracts lint FILE' and correct what it lists.",
+        "请运行 convoy-contracts lint 并更正所列问题。",
     ),
     "CONTRACT_UNKNOWN": _kind(
-        404, "No contract has this digest.", "没有该摘要的合约。",
-        "Compare the digest with 'convoy-contracts digest FILE'; one changed byte gives another digest.",
+        404,
+        "No contract has this digest.",
+        "没有该摘要的合约。",
+        "Compare with 'convoy-contracts digest FILE'; one changed byte gives another digest.",
         "请用 convoy-contracts digest 核对摘要；一个字节不同摘要即不同。",
     ),
     "CONTRACT_VERSION_TAKEN": _kind(
-        409, "Another document already has this contract uid and version.", "该合约编号与版本已被另一文档使用。",
-        "Raise the version: a signed document is never replaced.", "请提高版本号：已有文档不会被替换。",
+        409,
+        "Another document already has this contract uid and version.",
+        "该合约编号与版本已被另一文档使用。",
+        "Raise the version: a signed document is never replaced.",
+        "请提高版本号：已有文档不会被替换。",
     ),
     "SIGNATURE_REFUSED": _kind(
-        422, "The signature does not hold for this contract.", "签名对此合约无效。",
+        422,
+        "The signature does not hold for this contract.",
+        "签名对此合约无效。",
         "Sign the exact document again with the enrolled key: 'convoy-contracts sign'.",
         "请用已登记的密钥对原文重新签名：convoy-contracts sign。",
     ),
     "SIGNER_NOT_A_PARTY": _kind(
-        422, "The signer is not a party of this contract.", "签名者不是此合约的参与方。",
-        "Only parties listed in the document can sign it.", "只有文档中列出的参与方可以签名。",
+        422,
+        "The signer is not a party of this contract.",
+        "签名者不是此合约的参与方。",
+        "Only parties listed in the document can sign it.",
+        "只有文档中列出的参与方可以签名。",
     ),
     "CONTRACT_NOT_ACTIVE": _kind(
-        409, "The contract is not in force.", "合约未生效。",
+        409,
+        "The contract is not in force.",
+        "合约未生效。",
         "See GET /v1/contracts/{digest}: missing signatures, term and events are listed there.",
         "请查看 GET /v1/contracts/{digest}：其中列出缺少的签名、期限与事件。",
     ),
     "REQUEST_OUTSIDE_CONTRACT": _kind(
-        422, "The run asks for something that the contract does not name.", "运行请求超出合约范围。",
+        422,
+        "The run asks for something that the contract does not name.",
+        "运行请求超出合约范围。",
         "Ask only for what the contract lists in parties, algorithms and outputs.",
         "只可请求合约中列出的参与方、算法与输出。",
     ),
     "RUN_UNKNOWN": _kind(
-        404, "No run has this identifier.", "没有该编号的运行。", "See GET /v1/runs.", "请查看 GET /v1/runs。",
+        404,
+        "No run has this identifier.",
+        "没有该编号的运行。",
+        "See GET /v1/runs.",
+        "请查看 GET /v1/runs。",
     ),
     "RUN_STATE_WRONG": _kind(
-        409, "The run cannot go from its state to this one.", "运行不能由当前状态转入该状态。",
+        409,
+        "The run cannot go from its state to this one.",
+        "运行不能由当前状态转入该状态。",
         "Read the run again: GET /v1/runs/{uid}. An ended run stays as it ended.",
         "请重新读取运行：GET /v1/runs/{uid}。已结束的运行不再改变。",
     ),
     "RELEASE_UNKNOWN": _kind(
-        404, "No release of this run, or no such file in it.", "该运行没有发布，或其中没有此文件。",
-        "See GET /v1/releases/{uid} for the files of a release.", "发布文件见 GET /v1/releases/{uid}。",
+        404,
+        "No release of this run, or no such file in it.",
+        "该运行没有发布，或其中没有此文件。",
+        "See GET /v1/releases/{uid} for the files of a release.",
+        "发布文件见 GET /v1/releases/{uid}。",
     ),
     "RELEASE_KNOWN": _kind(
-        409, "This run has a release already.", "该运行已有发布。",
-        "A release never changes; start a new run.", "发布不可更改；请启动新的运行。",
+        409,
+        "This run has a release already.",
+        "该运行已有发布。",
+        "A release never changes; start a new run.",
+        "发布不可更改；请启动新的运行。",
     ),
     "RELEASE_MALFORMED": _kind(
-        422, "The bundle and its manifest do not agree.", "发布包与清单不一致。",
+        422,
+        "The bundle and its manifest do not agree.",
+        "发布包与清单不一致。",
         "Upload every file that the manifest names, unchanged, and no other.",
         "请原样上传清单所列的全部文件，且不多不少。",
     ),
     "LOG_REFUSED": _kind(
-        422, "The log does not take this.", "日志不接受此内容。",
+        422,
+        "The log does not take this.",
+        "日志不接受此内容。",
         "Send entries of 1 to 65,535 bytes and notes over a checkpoint of this log.",
         "请发送 1 至 65,535 字节的条目，以及针对本日志检查点的签名。",
     ),
     "LOG_UNAVAILABLE": _kind(
-        503, "The log could not be written, so nothing was done.", "日志无法写入，因此未执行任何操作。",
+        503,
+        "The log could not be written, so nothing was done.",
+        "日志无法写入，因此未执行任何操作。",
         "Check disk and database of the coordinator, then repeat the request.",
         "请检查协调方的磁盘与数据库，然后重试。",
     ),
     "INTERNAL": _kind(
-        500, "Something failed that we did not foresee.", "出现了未预料的错误。",
-        "Give the trace id to the operator of the coordinator.", "请将跟踪编号提供给协调方运维人员。",
+        500,
+        "Something failed that we did not foresee.",
+        "出现了未预料的错误。",
+        "Give the trace id to the operator of the coordinator.",
+        "请将跟踪编号提供给协调方运维人员。",
     ),
-}  # fmt: skip
+}
 
 
 def problem_document(problem: Problem, language: Language = "en") -> dict[str, Any]:

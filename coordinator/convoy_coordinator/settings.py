@@ -1,9 +1,10 @@
 """Where the coordinator keeps its things and where it listens.
 
-Settings come, later ones first, from: arguments of the call, the environment (``CONVOY_COORDINATOR_…``), and
-``coordinator.toml`` in the home folder, which ``init`` writes. No setting holds a secret: tokens and private keys are
-files (0600) in ``keys/``, and a database URL with a password is read from ``database_url_file`` or the environment, so
-nothing secret shows in a process list.
+Settings come, later ones first, from: arguments of the call, the environment
+(``CONVOY_COORDINATOR_…``), and ``coordinator.toml`` in the home folder, which ``init`` writes. No
+setting holds a secret: tokens and private keys are files (0600) in ``keys/``, and a database URL
+with a password is read from ``database_url_file`` or the environment, so nothing secret shows in
+a process list.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Settings(BaseSettings):
     origin: str = Field(
         default="convoy.example/log",
         pattern=r"^[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)+$",
-        description="Origin line of the log's checkpoints; never changes once a checkpoint is signed.",
+        description="Origin line of the log; never changes once a checkpoint is signed.",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(
@@ -135,6 +136,6 @@ def read_settings(home: Path | None = None, **changes: Any) -> Settings:
         raise SetupError(
             "SETTINGS_INVALID",
             found,
-            fix=f"Correct {SETTINGS_FILE} in the home folder or the CONVOY_COORDINATOR_… variables; "
+            fix=f"Correct {SETTINGS_FILE} in the home or the CONVOY_COORDINATOR_… variables; "
             "name the home with --home or CONVOY_COORDINATOR_HOME.",
         ) from None

@@ -1,1 +1,1 @@
-"""Contracts: offered documents, verified signatures, and the state that follows from them and the clock."""
+"""Contracts: offered documents, verified signatures, and the state that follows from them."""

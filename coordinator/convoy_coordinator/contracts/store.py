@@ -21,8 +21,8 @@ class ContractRow(Base):
     __table_args__ = (UniqueConstraint("uid", "version"),)
 
     digest: Mapped[str] = mapped_column(String(80), primary_key=True)
-    uid: Mapped[str] = mapped_column(String(200))
-    version: Mapped[int] = mapped_column(Integer)
+    uid: Mapped[str] = mapped_column(Text)
+    version: Mapped[int] = mapped_column(BigInteger)
     text: Mapped[str] = mapped_column(Text)
     offered_at: Mapped[datetime] = mapped_column(Instant)
     log_index: Mapped[int] = mapped_column(BigInteger)
@@ -45,14 +45,14 @@ class SignatureRow(Base):
 
 
 class ContractEventRow(Base):
-    """One event of a contract (suspend, resume, terminate, supersede), as FORMAT.md §5 writes it."""
+    """One event of a contract (suspend, terminate, supersede …), as FORMAT.md §5 writes it."""
 
     __tablename__ = "contract_event"
     __table_args__ = (UniqueConstraint("uid", "seq"),)
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    uid: Mapped[str] = mapped_column(String(200))
-    seq: Mapped[int] = mapped_column(Integer)
+    uid: Mapped[str] = mapped_column(Text)
+    seq: Mapped[int] = mapped_column(BigInteger)
     event: Mapped[dict[str, Any]] = mapped_column(JSON)
     log_index: Mapped[int] = mapped_column(BigInteger)
 

@@ -1,6 +1,7 @@
 """Keep an instant as UTC in both databases.
 
-SQLite has no time zone; PostgreSQL has. The column gives back aware UTC from either, and refuses a naive value.
+SQLite has no time zone; PostgreSQL has. The column gives back aware UTC from either, and refuses
+a naive value.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Open the database: SQLite in the home folder, or PostgreSQL by URL.
 
-SQLite runs with WAL, ``synchronous=FULL`` and foreign keys: ``NORMAL`` would lose acknowledged log entries at a power
-cut. Every transaction begins IMMEDIATE when it is opened for writing by ``writing``, so that two writers queue instead
-of failing in the middle.
+SQLite runs with WAL, ``synchronous=FULL`` and foreign keys: ``NORMAL`` would lose acknowledged
+log entries at a power cut. Every transaction begins IMMEDIATE when it is opened for writing by
+``writing``, so that two writers queue instead of failing in the middle.
 """
 
 from __future__ import annotations
@@ -75,4 +75,7 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
     cursor.close()
 
 
-_URL_FIX = "Use sqlite:///FILE or postgresql://USER@HOST/NAME in database_url_file or CONVOY_COORDINATOR_DATABASE_URL."
+_URL_FIX = (
+    "Use sqlite:///FILE or postgresql://USER@HOST/NAME, "
+    "in database_url_file or CONVOY_COORDINATOR_DATABASE_URL."
+)

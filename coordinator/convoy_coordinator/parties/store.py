@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,7 +14,7 @@ from convoy_coordinator.db.instant import Instant
 
 
 class PartyRow(Base):
-    """One enrolled party. Keys are public halves; ``witness_size`` is the largest tree that it cosigned."""
+    """One enrolled party; ``witness_size`` is the largest tree that it cosigned."""
 
     __tablename__ = "party"
 
@@ -38,8 +39,9 @@ class PartyRow(Base):
 class Party:
     """An enrolled party.
 
-    ``identity_key`` (Ed25519) and ``mask_key`` (X25519) are 32 bytes in base64url without padding, ``witness_key`` is a
-    C2SP verifier key, ``supernode_key`` a PEM public key or ``None``.
+    ``identity_key`` (Ed25519) and ``mask_key`` (X25519) are 32 bytes in base64url without
+    padding, ``witness_key`` is a C2SP verifier key, ``supernode_key`` a PEM public key or
+    ``None``.
     """
 
     id: str
@@ -62,6 +64,12 @@ class Party:
     def short_name(self) -> str:
         """The part of the id that people say: ``did:web:oem.example`` -> ``oem``."""
         return self.id.removeprefix("did:web:").removesuffix(".example")
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits of the identity key's SHA-256, to compare by telephone."""
+        digits = hashlib.sha256(self.identity_key.encode()).hexdigest()[:16]
+        return " ".join(digits[i : i + 4] for i in range(0, 16, 4))
 
     def same_details(self, other: Party) -> bool:
         """Tell whether an enrolment says nothing new; times and log position are not details."""
@@ -116,7 +124,7 @@ def all_parties(session: Session) -> tuple[Party, ...]:
 
 
 def raise_witness_size(session: Session, party_id: str, size: int, at: datetime) -> None:
-    """Remember that a party cosigned a tree of ``size``; a smaller size than known changes nothing."""
+    """Remember that a party cosigned a tree of ``size``; a smaller size changes nothing."""
     session.execute(
         update(PartyRow)
         .where(PartyRow.id == party_id, PartyRow.witness_size <= size)

@@ -28,7 +28,7 @@ class ReleaseRow(Base):
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A published bundle; ``summary`` holds the figures that were posted with it, outside the signed files."""
+    """A published bundle; ``summary`` holds figures from outside the signed files."""
 
     run: str
     manifest_digest: str

@@ -3,8 +3,9 @@
     queued -> authorised -> running -> finished
        \\__________\\___________\\____-> failed | refused | cancelled
 
-*refused* means that a gate said no (a contract, a budget, a consent); *failed* that something broke; *cancelled* that a
-person stopped it. The names are in the database, the API and the log and may never change.
+*refused* means that a gate said no (a contract, a budget, a consent); *failed* that something
+broke; *cancelled* that a person stopped it. The names are in the database, the API and the log
+and may never change.
 """
 
 from __future__ import annotations
@@ -52,9 +53,18 @@ MOVES: Final[Mapping[RunState, frozenset[RunState]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Why a run did not finish: a stable code, whom it concerns, what happened, what to do."""
+    """Why a run did not finish.
 
-    reason: str
+    ``reasons`` are stable codes, the first the one that people are told; ``party`` whom it
+    concerns; ``cause`` what happened; ``fix`` what to do.
+    """
+
+    reasons: tuple[str, ...]
     party: str | None
     cause: str | None
     fix: str | None
+
+    @property
+    def reason(self) -> str:
+        """The code that people are told."""
+        return self.reasons[0]

@@ -26,7 +26,7 @@ from convoy_coordinator.runs.states import Ending, RunState
 
 
 class RunRow(Base):
-    """One run. ``number`` orders the queue; ``round`` counts the runs of a contract uid (FORMAT.md, request.round)."""
+    """One run; ``number`` orders the queue, ``round`` counts the runs of a contract uid."""
 
     __tablename__ = "run"
     __table_args__ = (UniqueConstraint("contract_uid", "round"), UniqueConstraint("number"))
@@ -34,7 +34,7 @@ class RunRow(Base):
     uid: Mapped[str] = mapped_column(String(80), primary_key=True)
     number: Mapped[int] = mapped_column(Integer)
     contract_digest: Mapped[str] = mapped_column(ForeignKey("contract.digest"))
-    contract_uid: Mapped[str] = mapped_column(String(200))
+    contract_uid: Mapped[str] = mapped_column(Text)
     round: Mapped[int] = mapped_column(Integer)
     algorithm: Mapped[str] = mapped_column(String(200))
     requester: Mapped[str] = mapped_column(String(200))
@@ -48,6 +48,7 @@ class RunRow(Base):
     ended_at: Mapped[datetime | None] = mapped_column(Instant)
     progress: Mapped[dict[str, Any]] = mapped_column(JSON)
     reason: Mapped[str | None] = mapped_column(String(80))
+    reasons: Mapped[list[str]] = mapped_column(JSON)
     party: Mapped[str | None] = mapped_column(String(200))
     cause: Mapped[str | None] = mapped_column(Text)
     fix: Mapped[str | None] = mapped_column(Text)
@@ -57,8 +58,9 @@ class RunRow(Base):
 class Run:
     """A run as it stands now.
 
-    ``request`` holds what the requester asked beyond the four named members; ``progress`` the last report of the
-    ServerApp. ``reason``, ``party``, ``cause`` and ``fix`` say why a run ended otherwise than finished.
+    ``request`` holds what the requester asked beyond the four named members; ``progress`` the
+    last report of the ServerApp. ``reason``, ``party``, ``cause`` and ``fix`` say why a run ended
+    otherwise than finished.
     """
 
     uid: str
@@ -78,6 +80,7 @@ class Run:
     ended_at: datetime | None
     progress: dict[str, Any]
     reason: str | None
+    reasons: list[str]
     party: str | None
     cause: str | None
     fix: str | None
@@ -126,7 +129,7 @@ def oldest_unclaimed(session: Session) -> Run | None:
 
 
 def claimed_and_silent(session: Session, before: datetime) -> tuple[Run, ...]:
-    """Return the runs that were claimed, have not ended, and gave no sign of life since ``before``."""
+    """Return the claimed runs that have not ended and were silent since ``before``."""
     rows = session.scalars(
         select(RunRow)
         .where(RunRow.claimed_at.is_not(None), RunRow.ended_at.is_(None), RunRow.alive_at < before)
@@ -173,6 +176,7 @@ def set_state(
     if ending is not None:
         values |= {
             "reason": ending.reason,
+            "reasons": list(ending.reasons),
             "party": ending.party,
             "cause": ending.cause,
             "fix": ending.fix,

@@ -1,0 +1,98 @@
+"""Join the parts of the coordinator to one web application. Nothing else joins them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import APIRouter, Depends, FastAPI
+
+from convoy_coordinator import health, internal
+from convoy_coordinator.access import requires
+from convoy_coordinator.body import BodyLimit
+from convoy_coordinator.console import routes as console
+from convoy_coordinator.console.pages import Overview, overview
+from convoy_coordinator.console.wording import Say
+from convoy_coordinator.contracts import routes as contracts
+from convoy_coordinator.journal import Clock, now_utc
+from convoy_coordinator.log import routes as log
+from convoy_coordinator.parties import routes as parties
+from convoy_coordinator.problems import install_problems
+from convoy_coordinator.releases import routes as releases
+from convoy_coordinator.runs import routes as runs
+from convoy_coordinator.settings import Settings
+from convoy_coordinator.wiring import Parts, wire
+
+VERSION = version("convoy-coordinator")
+
+
+def create_app(settings: Settings, *, clock: Clock = now_utc) -> FastAPI:
+    """Return the coordinator's web application.
+
+    The parts are at ``app.state.parts`` for programs that run it embedded, such as the demo.
+
+    Args:
+        settings: where it keeps its things; the home must have been made by ``init``.
+        clock: the present instant, aware and in UTC.
+
+    Raises:
+        SetupError: keys are missing, or the database is of another version.
+    """
+    parts = wire(settings, clock)
+    app = FastAPI(
+        title="Convoy coordinator",
+        version=VERSION,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan(parts),
+    )
+    app.state.parts = parts
+    app.add_middleware(
+        BodyLimit,
+        limit=settings.max_body_bytes,
+        larger={"/internal/releases": settings.max_release_bytes},
+    )
+    install_problems(app)
+
+    operator = requires(parts.keys.operator_token)
+    app.include_router(parties.router(parts.parties, operator))
+    app.include_router(contracts.router(parts.contracts, operator))
+    app.include_router(runs.router(parts.runs, operator))
+    app.include_router(releases.router(parts.releases))
+    app.include_router(log.router(parts.log))
+
+    inside = APIRouter(dependencies=[Depends(requires(parts.keys.internal_token))])
+    inside.include_router(internal.router(parts.journal, parts.parties, parts.witnesses))
+    inside.include_router(runs.internal_router(parts.runs, parts.parties.key_ring))
+    inside.include_router(releases.internal_router(parts.releases))
+    app.include_router(inside)
+
+    app.include_router(health.router(parts.checks()))
+    app.include_router(console.router(lambda say, url: _overview(parts, say, url)))
+    app.mount("/static", console.static_files(), name="static")
+    return app
+
+
+def _overview(parts: Parts, say: Say, url: str) -> Overview:
+    return overview(
+        name=parts.settings.name,
+        version=VERSION,
+        url=url,
+        now=parts.clock(),
+        say=say,
+        parties=parts.parties.all(),
+        contracts=parts.contracts.all(),
+        runs=parts.runs.latest(),
+        releases=parts.releases.all(),
+        log=parts.log_view(),
+    )
+
+
+def _lifespan(parts: Parts):  # type: ignore[no-untyped-def]
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        parts.close()
+
+    return lifespan

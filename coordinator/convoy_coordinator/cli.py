@@ -1,0 +1,239 @@
+"""The command ``convoy-coordinator``.
+
+Starts fast: the web stack is imported only by ``serve``. Every command takes ``--home`` (or the
+variable CONVOY_COORDINATOR_HOME), every human output has ``--json``, and every command ends with
+the next one. Exit codes: 0 done, 1 could not be done (the message names cause and fix), 2 wrong
+usage.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from convoy_coordinator.errors import CoordinatorError
+
+if TYPE_CHECKING:
+    from convoy_coordinator.wiring import Parts
+
+app = typer.Typer(
+    name="convoy-coordinator",
+    help="The application in the middle: contracts, runs, releases and the log.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+Home = Annotated[
+    Path | None,
+    typer.Option("--home", envvar="CONVOY_COORDINATOR_HOME", help="The coordinator's folder."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+@app.command()
+def init(
+    home: Home = None,
+    name: Annotated[str, typer.Option(help="Name of the federation.")] = "Convoy",
+    origin: Annotated[
+        str, typer.Option(help="Origin line of the log; can never change.")
+    ] = "convoy.example/log",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    as_json: AsJson = False,
+) -> None:
+    """Make a home folder: keys, settings and an empty database. Never overwrites."""
+    from convoy_coordinator.setup import create_home
+
+    facts = create_home(_home(home), name=name, origin=origin, port=port)
+    _show(
+        facts,
+        as_json,
+        [
+            f"Home          {facts['home']}",
+            f"Log origin    {facts['origin']}",
+            *(f"Log key       {key}" for key in facts["logKeys"]),
+            f"Release key   {facts['releaseKey']}",
+            "",
+            "Give the log key to every partner by another way; their nodes pin it.",
+        ],
+        f"convoy-coordinator serve --home {facts['home']}",
+    )
+
+
+@app.command()
+def migrate(home: Home = None, as_json: AsJson = False) -> None:
+    """Bring the database to this version. Make a backup first."""
+    from convoy_coordinator.db import migrate as migrations
+    from convoy_coordinator.db.session import open_engine
+    from convoy_coordinator.settings import read_settings
+
+    engine = open_engine(read_settings(home).url)
+    before = migrations.current_revision(engine)
+    after = migrations.migrate(engine)
+    engine.dispose()
+    facts = {"before": before, "after": after}
+    _show(
+        facts,
+        as_json,
+        [f"Database at revision {after} (was {before or 'empty'})."],
+        "convoy-coordinator serve",
+    )
+
+
+@app.command()
+def serve(
+    home: Home = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+) -> None:
+    """Run the service until Ctrl-C."""
+    import uvicorn
+
+    from convoy_coordinator.app import create_app
+    from convoy_coordinator.settings import read_settings
+
+    settings = read_settings(home, host=host, port=port)
+    application = create_app(settings)
+    out.print(f"Overview: http://{settings.host}:{settings.port}/   (Ctrl-C stops)")
+    uvicorn.run(
+        application,
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        server_header=False,
+        timeout_keep_alive=30,
+        h11_max_incomplete_event_size=32_768,
+    )
+
+
+@app.command()
+def status(home: Home = None, as_json: AsJson = False) -> None:
+    """Show how the federation stands, in five lines."""
+    parts = _parts(home)
+    contracts, runs = parts.contracts.all(), parts.runs.latest()
+    facts = {
+        "parties": len(parts.parties.all()),
+        "contracts": len(contracts),
+        "contractsActive": sum(view.standing.is_active for view in contracts),
+        "runs": len(runs),
+        "lastRun": None if not runs else {"uid": runs[0].uid, "state": runs[0].state.value},
+        "logSize": parts.log.size(),
+    }
+    last = f"{runs[0].uid} is {runs[0].state.value}" if runs else "none"
+    _show(
+        facts,
+        as_json,
+        [
+            f"Parties    {facts['parties']}",
+            f"Contracts  {facts['contracts']}, {facts['contractsActive']} active",
+            f"Last run   {last}",
+            f"Log        {facts['logSize']} entries",
+        ],
+        "convoy-coordinator runs" if runs else "convoy-coordinator parties",
+    )
+
+
+@app.command()
+def parties(home: Home = None, as_json: AsJson = False) -> None:
+    """List the enrolled parties with the fingerprints of their identity keys."""
+    from convoy_coordinator.parties.routes import party_json
+
+    found = _parts(home).parties.all()
+    table = _table("party", "role", "region", "fingerprint", "cosigned up to")
+    for party in found:
+        size = str(party.witness_size) if party.witness_size else "never"
+        table.add_row(party.id, party.role, party.region, party.fingerprint, size)
+    _show([party_json(p) for p in found], as_json, [table], "convoy-coordinator runs")
+
+
+@app.command()
+def runs(home: Home = None, as_json: AsJson = False) -> None:
+    """List the last runs, newest first, and why they stopped."""
+    from convoy_coordinator.runs.routes import run_json
+
+    found = _parts(home).runs.latest()
+    table = _table("run", "algorithm", "state", "progress", "party", "cause", "what to do")
+    for run in found:
+        done, total = run.progress.get("done"), run.progress.get("total")
+        progress = f"{done}/{total}" if total else ""
+        cause = " ".join(filter(None, (run.reason, run.cause)))
+        table.add_row(
+            run.uid, run.algorithm, run.state.value, progress, run.party or "", cause, run.fix or ""
+        )
+    _show([run_json(r) for r in found], as_json, [table], "convoy-coordinator log")
+
+
+@app.command()
+def log(
+    home: Home = None,
+    last: Annotated[int, typer.Option(min=1, max=1000, help="How many entries.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Show the last entries of the log and its latest checkpoint."""
+    parts = _parts(home)
+    size = parts.log.size()
+    first = max(0, size - last)
+    entries = [_entry(first + i, raw) for i, raw in enumerate(parts.log.entries(first, size))]
+    checkpoint = parts.log.latest()
+    lines: list[Any] = [f"{e['index']:>6}  {e['text']}" for e in entries]
+    _show(
+        {"size": size, "entries": entries, "checkpoint": checkpoint},
+        as_json,
+        [*lines, "", checkpoint or "No checkpoint yet."],
+        "convoy-audit --help",
+    )
+
+
+def main() -> None:
+    """Run the command; errors of ours become one clear message and exit code 1."""
+    try:
+        app()
+    except CoordinatorError as error:
+        problem = {"code": error.code, "party": error.party, "cause": error.cause, "fix": error.fix}
+        if "--json" in sys.argv:
+            print(json.dumps({"error": problem}, ensure_ascii=False))
+        else:
+            screen = Console(stderr=True)
+            screen.print(f"[bold red]{error.code}[/]  {error.cause}", highlight=False)
+            if error.fix:
+                screen.print(f"Fix: {error.fix}", highlight=False)
+        sys.exit(1)
+
+
+def _home(home: Path | None) -> Path:
+    if home is None:
+        raise typer.BadParameter("name the home folder with --home or CONVOY_COORDINATOR_HOME")
+    return home
+
+
+def _parts(home: Path | None) -> Parts:
+    from convoy_coordinator.settings import read_settings
+    from convoy_coordinator.wiring import wire
+
+    return wire(read_settings(home))
+
+
+def _entry(index: int, raw: bytes) -> dict[str, Any]:
+    return {"index": index, "text": raw.decode("utf-8", errors="backslashreplace")}
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _show(facts: Any, as_json: bool, lines: list[Any], following: str) -> None:
+    if as_json:
+        print(json.dumps(facts, ensure_ascii=False, indent=2))
+        return
+    for line in lines:
+        out.print(line, highlight=False, markup=False) if isinstance(line, str) else out.print(line)
+    out.print(f"\nNext: {following}", highlight=False, markup=False)

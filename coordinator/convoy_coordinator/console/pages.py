@@ -1,0 +1,364 @@
+"""Build what the overview page shows: plain values, ready for the template.
+
+Nothing is decided here and nothing is counted that a service does not already know. Epsilon is
+rounded up wherever it is shown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import ROUND_CEILING, Decimal
+from typing import Any, Final
+
+from convoy_coordinator.console.wording import Say
+from convoy_coordinator.contracts.service import ContractView
+from convoy_coordinator.language import Language
+from convoy_coordinator.parties.store import Party
+from convoy_coordinator.releases.store import Release
+from convoy_coordinator.runs.states import RunState
+from convoy_coordinator.runs.store import Run
+
+REFRESH_S: Final = 5
+RUNS_SHOWN: Final = 8
+RESULTS_SHOWN: Final = 4
+METRICS: Final = ("d2", "gini", "auc10")
+
+
+@dataclass(frozen=True, slots=True)
+class LogView:
+    """The log as the page shows it; ``root`` is hex, ``None`` before the first checkpoint."""
+
+    origin: str
+    verifier_keys: tuple[str, ...]
+    size: int
+    checkpoint_size: int
+    root: str | None
+    cosigned: tuple[str, ...]
+    needed: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartyLine:
+    """One party."""
+
+    id: str
+    name: str
+    role: str
+    region: str
+    signed: int
+    asked: int
+    witness_size: int
+    behind: int
+    witness_at: str | None
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContractLine:
+    """One contract."""
+
+    title: str
+    uid: str
+    version: int
+    digest: str
+    state: str
+    start: str
+    end: str
+    signed: int
+    asked: int
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunLine:
+    """One run."""
+
+    uid: str
+    algorithm: str
+    contract_title: str
+    asked: str
+    state: str
+    done: int
+    total: int
+    released: bool
+    reason: str | None
+    party: str | None
+    cause: str | None
+    fix: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One figure, and its share of the largest in the row for the thin bar."""
+
+    text: str
+    share: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRow:
+    """One measure; ``gain`` is how many times the best alone the joint model reaches."""
+
+    metric: str
+    gain: str | None
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The figures of one released model."""
+
+    model: str
+    run: str
+    columns: tuple[str, ...]
+    rows: tuple[ResultRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLine:
+    """One party's ledger in one run, as the run reported it."""
+
+    party: str
+    scope: str
+    spent: str
+    allowed: str
+    left: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """All ledgers, and the numbers of the plain sentence."""
+
+    lines: tuple[BudgetLine, ...]
+    epsilon: str
+    delta: str
+    odds: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The whole page."""
+
+    name: str
+    version: str
+    url: str
+    time: str
+    other_language: Language
+    refresh_s: int | None
+    parties: tuple[PartyLine, ...]
+    contracts: tuple[ContractLine, ...]
+    active_contracts: int
+    runs: tuple[RunLine, ...]
+    finished_runs: int
+    total_runs: int
+    results: tuple[Result, ...]
+    budget: Budget
+    log: LogView
+    commands: Mapping[str, str]
+
+
+def overview(
+    *,
+    name: str,
+    version: str,
+    url: str,
+    now: datetime,
+    say: Say,
+    parties: Sequence[Party],
+    contracts: Sequence[ContractView],
+    runs: Sequence[Run],
+    releases: Sequence[Release],
+    log: LogView,
+) -> Overview:
+    """Put the page together from what the services know at ``now``."""
+    short = {party.id: party.short_name for party in parties}
+    titles = {view.contract.digest: view.agreed.title for view in contracts}
+    released = {release.run for release in releases}
+    by_uid = {run.uid: run for run in runs}
+    busy = any(run.state in {RunState.AUTHORISED, RunState.RUNNING} for run in runs)
+    return Overview(
+        name=name,
+        version=version,
+        url=url,
+        time=_time(now) + " UTC",
+        other_language="en" if say.language == "zh" else "zh",
+        refresh_s=REFRESH_S if busy else None,
+        parties=tuple(_party(party, contracts, log) for party in parties),
+        contracts=tuple(_contract(view, short) for view in reversed(contracts)),
+        active_contracts=sum(view.standing.is_active for view in contracts),
+        runs=tuple(_run(run, titles, released, short) for run in runs[:RUNS_SHOWN]),
+        finished_runs=sum(run.state is RunState.FINISHED for run in runs),
+        total_runs=len(runs),
+        results=tuple(
+            result
+            for release in releases[:RESULTS_SHOWN]
+            if (result := _result(release, by_uid.get(release.run), short, say)) is not None
+        ),
+        budget=_budget(runs, short),
+        log=log,
+        commands=_commands(url, log),
+    )
+
+
+def _party(party: Party, contracts: Sequence[ContractView], log: LogView) -> PartyLine:
+    asked = [view for view in contracts if party.id in view.agreed.parties]
+    return PartyLine(
+        id=party.id,
+        name=party.name,
+        role=party.role,
+        region=party.region,
+        signed=sum(party.id in view.standing.signed for view in asked),
+        asked=len(asked),
+        witness_size=party.witness_size,
+        behind=max(0, log.checkpoint_size - party.witness_size),
+        witness_at=None if party.witness_at is None else _time(party.witness_at),
+        fingerprint=party.fingerprint,
+    )
+
+
+def _contract(view: ContractView, short: Mapping[str, str]) -> ContractLine:
+    return ContractLine(
+        title=view.agreed.title,
+        uid=view.contract.uid,
+        version=view.contract.version,
+        digest=view.contract.digest,
+        state=view.standing.state.value,
+        start=f"{view.agreed.not_before.astimezone(UTC):%Y-%m-%d}",
+        end=f"{view.agreed.not_after.astimezone(UTC):%Y-%m-%d}",
+        signed=len(view.standing.signed),
+        asked=len(view.agreed.parties),
+        missing=tuple(short.get(p, p) for p in view.standing.unsigned),
+    )
+
+
+def _run(
+    run: Run, titles: Mapping[str, str], released: set[str], short: Mapping[str, str]
+) -> RunLine:
+    done, total = _count(run.progress.get("done")), _count(run.progress.get("total"))
+    return RunLine(
+        uid=run.uid,
+        algorithm=run.algorithm,
+        contract_title=titles.get(run.contract_digest, run.contract_uid),
+        asked=_time(run.requested_at),
+        state=run.state.value,
+        done=min(done, total),
+        total=total,
+        released=run.uid in released,
+        reason=run.reason,
+        party=None if run.party is None else short.get(run.party, run.party),
+        cause=run.cause,
+        fix=run.fix,
+    )
+
+
+def _result(release: Release, run: Run | None, short: Mapping[str, str], say: Say) -> Result | None:
+    """Read a summary of the shape that ``make demo`` writes; what is not a figure is left out."""
+    summary = release.summary or {}
+    model = run.algorithm if run is not None else release.run
+    joint = _figures(summary.get("joint"))
+    if joint:
+        alone = {
+            short.get(party, party): _figures(figures)
+            for party, figures in sorted(_mapping(summary.get("alone")).items())
+        }
+        columns = (say("joint"), *(say("alone", party=party) for party in alone))
+        rows = tuple(
+            _row(say.known(f"metric_{m}", m), joint[m], [f.get(m) for f in alone.values()])
+            for m in sorted(joint, key=lambda m: METRICS.index(m) if m in METRICS else len(METRICS))
+        )
+        return Result(model, release.run, columns, rows)
+    ours, popular = _figure(summary.get("hr10")), _figure(summary.get("popularity"))
+    if ours is None:
+        return None
+    row = _row(say("metric_hr10"), ours, [popular])
+    return Result(model, release.run, (say("joint"), say("popularity")), (row,))
+
+
+def _row(metric: str, joint: float, others: Sequence[float | None]) -> ResultRow:
+    known = [value for value in others if value is not None]
+    best = max(known, default=0.0)
+    largest = max([joint, *known, 0.0])
+    cells = tuple(
+        Cell("–", None)
+        if value is None
+        else Cell(f"{value:.3f}", None if largest <= 0 else max(0.0, value) / largest)
+        for value in (joint, *others)
+    )
+    gain = f"{joint / best:.1f}" if best > 0 and joint / best >= 1.05 else None
+    return ResultRow(metric, gain, cells)
+
+
+def _budget(runs: Sequence[Run], short: Mapping[str, str]) -> Budget:
+    """Show the newest report of each party and contract; a ledger adds up over runs by itself."""
+    lines: dict[tuple[str, str], tuple[Run, float, float]] = {}
+    delta = 0.0
+    for run in runs:
+        delta = max(delta, _figure(run.progress.get("delta")) or 0.0)
+        for party, facts in sorted(_mapping(run.progress.get("epsilon")).items()):
+            spent, allowed = (_figure(_mapping(facts).get(key)) for key in ("spent", "allowed"))
+            if spent is not None and allowed is not None:
+                lines.setdefault((party, run.contract_uid), (run, spent, allowed))
+    highest = max((spent for _, spent, _ in lines.values()), default=0.0)
+    return Budget(
+        lines=tuple(
+            BudgetLine(
+                party=short.get(party, party),
+                scope=run.algorithm,
+                spent=_round_up(spent),
+                allowed=_round_up(allowed),
+                left=f"{max(0.0, math.floor((allowed - spent) * 1000) / 1000):.3f}",
+                share=min(1.0, max(0.0, spent / allowed)) if allowed > 0 else 1.0,
+            )
+            for (party, _), (run, spent, allowed) in sorted(lines.items())
+        ),
+        epsilon=_round_up(highest),
+        delta=_power(delta or 1e-6),
+        odds=f"{math.ceil(math.exp(min(highest, 50.0))):,}",
+    )
+
+
+def _commands(url: str, log: LogView) -> dict[str, str]:
+    return {
+        "install": "pip install convoy-audit",
+        "key": log.verifier_key,
+        "log": f"convoy-audit verify {url}/v1/log --key '{log.verifier_key}'",
+        "contract": "convoy-contracts digest CONTRACT.json",
+    }
+
+
+def _time(instant: datetime) -> str:
+    return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M}"
+
+
+def _round_up(value: float) -> str:
+    """Return three decimals, never less than the value."""
+    return str(Decimal(repr(value)).quantize(Decimal("0.001"), ROUND_CEILING))
+
+
+def _power(value: float) -> str:
+    """Return 1e-6 as 10⁻⁶ where it is a power of ten, else in plain scientific notation."""
+    mantissa, _, exponent = f"{value:.0e}".partition("e")
+    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{raised}" if mantissa == "1" else f"{mantissa}·10{raised}"
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _figure(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def _figures(value: Any) -> dict[str, float]:
+    return {key: f for key, raw in _mapping(value).items() if (f := _figure(raw)) is not None}
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0

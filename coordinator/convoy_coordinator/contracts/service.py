@@ -1,0 +1,192 @@
+"""Offer contracts, take signatures, and say how each contract stands.
+
+A document is kept exactly as it was received. A signature is verified against the enrolled key
+before it is kept; a contract's state is never stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from convoy_audit.events import (
+    ContractActivated,
+    ContractOffered,
+    ContractSigned,
+    SignatureRefused,
+)
+from convoy_coordinator.contracts import reading, store
+from convoy_coordinator.contracts.standing import Agreed, Standing, standing
+from convoy_coordinator.contracts.store import StoredContract
+from convoy_coordinator.db.session import SessionFactory, writing
+from convoy_coordinator.errors import Problem
+from convoy_coordinator.journal import Author, Clock, Journal
+from convoy_coordinator.parties.service import PartyService
+
+
+@dataclass(frozen=True, slots=True)
+class ContractView:
+    """A contract with everything that is known about it at one instant."""
+
+    contract: StoredContract
+    agreed: Agreed
+    signatures: tuple[Mapping[str, Any], ...]
+    events: tuple[Mapping[str, Any], ...]
+    standing: Standing
+
+
+class ContractService:
+    """The contracts of the federation.
+
+    Args:
+        sessions: the database.
+        journal: the log, written before each effect.
+        parties: whose keys signatures are verified with.
+        clock: the present instant.
+    """
+
+    def __init__(
+        self, sessions: SessionFactory, journal: Journal, parties: PartyService, clock: Clock
+    ) -> None:
+        self._sessions = sessions
+        self._journal = journal
+        self._parties = parties
+        self._clock = clock
+
+    def offer(self, text: str) -> ContractView:
+        """Take a contract document; offering the same one again returns what is there.
+
+        Raises:
+            Problem: DOCUMENT_MALFORMED with every fault; CONTRACT_VERSION_TAKEN if another
+                document has its uid and
+                version.
+        """
+        document = reading.read(text)
+        with self._journal.order():
+            with self._sessions() as session:
+                same = store.find_contract(session, document.digest)
+                rival = store.find_version(session, document.agreed.uid, document.agreed.version)
+            if same is None and rival is not None:
+                raise Problem(
+                    "CONTRACT_VERSION_TAKEN",
+                    f"version {rival.version} of {rival.uid} is {rival.digest}, "
+                    f"offered was {document.digest}",
+                )
+            if same is None:
+                index = self._journal.record(
+                    lambda at: ContractOffered(
+                        at=at,
+                        contract=document.digest,
+                        uid=document.agreed.uid,
+                        version=document.agreed.version,
+                        parties=document.agreed.parties,
+                    )
+                )
+                # If we die here: the log knows an offer that nobody can sign; it can be made again.
+                with writing(self._sessions) as session:
+                    store.insert_contract(
+                        session,
+                        StoredContract(
+                            digest=document.digest,
+                            uid=document.agreed.uid,
+                            version=document.agreed.version,
+                            text=text,
+                            offered_at=self._clock(),
+                            log_index=index,
+                        ),
+                    )
+        return self.view(document.digest)
+
+    def sign(self, digest: str, entry: Mapping[str, str]) -> ContractView:
+        """Take a party's signature; the same signature again changes nothing.
+
+        Args:
+            digest: of the contract.
+            entry: an element of ``signatures`` (FORMAT.md §2): party, role, act, kid, sigT, jws.
+
+        Raises:
+            Problem: CONTRACT_UNKNOWN, SIGNER_NOT_A_PARTY, PARTY_UNKNOWN or SIGNATURE_REFUSED.
+        """
+        with self._journal.order():
+            view = self.view(digest)
+            party = entry["party"]
+            if party not in view.agreed.parties:
+                raise Problem(
+                    "SIGNER_NOT_A_PARTY",
+                    f"{party[:200]} is not in {view.agreed.uid}",
+                    party=party[:200],
+                )
+            if entry in view.signatures:
+                return view
+            self._parties.get(party)
+            try:
+                reading.check_signature(view.contract.text, entry, self._parties.key_ring())
+            except Problem as refusal:
+                self._journal.record(_refused(digest, party, refusal.cause.split(":")[0]))
+                raise
+            index = self._journal.record(_signed(digest, entry))
+            # If we die here: the log knows a signature that counts for nothing yet; it can be
+            # sent again.
+            with writing(self._sessions) as session:
+                store.insert_signature(session, digest, entry, self._clock(), index)
+            after = self.view(digest)
+            if not after.standing.unsigned:
+                # If we die here: every signature stands in the log, only the summary of them is
+                # missing.
+                self._journal.record(_activated(after))
+        return after
+
+    def view(self, digest: str) -> ContractView:
+        """Return a contract as it stands now.
+
+        Raises:
+            Problem: CONTRACT_UNKNOWN.
+        """
+        with self._sessions() as session:
+            found = store.find_contract(session, digest)
+            if found is None:
+                raise Problem("CONTRACT_UNKNOWN", f"no contract {digest[:100]!r}")
+            return self._view(
+                found, store.signatures_of(session, digest), store.events_of(session, found.uid)
+            )
+
+    def all(self) -> tuple[ContractView, ...]:
+        """Return every contract as it stands now, in the order of the offers."""
+        with self._sessions() as session:
+            return tuple(
+                self._view(
+                    c, store.signatures_of(session, c.digest), store.events_of(session, c.uid)
+                )
+                for c in store.all_contracts(session)
+            )
+
+    def _view(
+        self,
+        contract: StoredContract,
+        signatures: tuple[Mapping[str, Any], ...],
+        events: tuple[Mapping[str, Any], ...],
+    ) -> ContractView:
+        agreed = reading.read_stored(contract.text)
+        signers = (entry["party"] for entry in signatures)
+        return ContractView(
+            contract, agreed, signatures, events, standing(agreed, signers, events, self._clock())
+        )
+
+
+def _signed(digest: str, entry: Mapping[str, str]) -> Author:
+    signature = f"sha256:{hashlib.sha256(entry['jws'].encode()).hexdigest()}"
+    return lambda at: ContractSigned(
+        at=at, contract=digest, party=entry["party"], key_id=entry["kid"], signature=signature
+    )
+
+
+def _refused(digest: str, party: str, code: str) -> Author:
+    return lambda at: SignatureRefused(at=at, contract=digest, party=party, code=code)
+
+
+def _activated(view: ContractView) -> Author:
+    return lambda at: ContractActivated(
+        at=at, contract=view.contract.digest, uid=view.contract.uid, version=view.contract.version
+    )

@@ -1,0 +1,115 @@
+"""Write to the log before anything is done.
+
+``Journal.record`` returns once the entry is durable. Services hold ``Journal.order`` from the
+check of a request to the end of its effect, so that nothing comes between what was checked, what
+was logged and what was done.
+
+If the process dies after ``record`` and before the effect, the log tells of an intention without
+an effect; the request was never acknowledged and can be repeated. The other order, an effect that
+the log does not know, cannot happen.
+LIMIT: ``order`` is a lock of this process; two coordinators on one database are kept apart by the
+log's single writer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Protocol
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from convoy_audit.entry import encode, parse_entry
+from convoy_audit.errors import AuditError
+from convoy_audit.events import Event
+from convoy_coordinator.errors import Fault, Problem
+
+Clock = Callable[[], datetime]
+"""Returns the present instant, aware and in UTC."""
+Author = Callable[[datetime], Event]
+"""Writes an event about the present instant."""
+
+
+def now_utc() -> datetime:
+    """Return the present instant by the machine's clock."""
+    return datetime.now(UTC)
+
+
+class Log(Protocol):
+    """What is needed of the log's single writer (``convoy_coordinator.log``)."""
+
+    def append_many(self, entries: Sequence[bytes]) -> list[int]:
+        """Append entries; return their indexes once they are durable."""
+
+    def checkpoint(self) -> str:
+        """Sign a checkpoint over every durable entry."""
+
+
+class Journal:
+    """The pen of every service.
+
+    Args:
+        log: the single writer.
+        clock: the present instant.
+    """
+
+    def __init__(self, log: Log, clock: Clock) -> None:
+        self._log = log
+        self._clock = clock
+        self._lock = threading.RLock()
+
+    @contextmanager
+    def order(self) -> Iterator[None]:
+        """Let nobody else check, log and act until the block ends."""
+        with self._lock:
+            yield
+
+    def record(self, author: Author) -> int:
+        """Write one event; return its index once it is durable.
+
+        Raises:
+            Problem: LOG_REFUSED if the facts do not fit the event; LOG_UNAVAILABLE if the log
+                cannot be written.
+        """
+        try:
+            raw = encode(author(self._clock()))
+        except AuditError as error:
+            raise Problem("LOG_REFUSED", error.cause, party=error.party) from None
+        return self._append([raw])[0]
+
+    def append(self, entries: Sequence[bytes]) -> list[int]:
+        """Write entries that others made, such as the statements of parties; all of them or none.
+
+        Raises:
+            Problem: LOG_REFUSED with every entry that is not one of the catalogue; LOG_UNAVAILABLE.
+        """
+        faults = []
+        for position, raw in enumerate(entries):
+            try:
+                parse_entry(raw)
+            except AuditError as error:
+                faults.append(Fault(f"/entries/{position}", error.cause))
+        if faults:
+            raise Problem("LOG_REFUSED", f"{len(faults)} entries are no events", faults=faults)
+        return self._append(entries)
+
+    def checkpoint(self) -> str:
+        """Sign a checkpoint over every durable entry.
+
+        Raises:
+            Problem: LOG_UNAVAILABLE.
+        """
+        try:
+            return self._log.checkpoint()
+        except SQLAlchemyError:
+            raise Problem("LOG_UNAVAILABLE", "the log could not be read") from None
+
+    def _append(self, entries: Sequence[bytes]) -> list[int]:
+        try:
+            return self._log.append_many(entries)
+        except AuditError as error:
+            raise Problem("LOG_REFUSED", error.cause, party=error.party) from None
+        except SQLAlchemyError:
+            raise Problem("LOG_UNAVAILABLE", "the log could not be written") from None

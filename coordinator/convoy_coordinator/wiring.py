@@ -1,0 +1,130 @@
+"""Join settings, keys, database, log and services. The web application and the commands use the
+same parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Engine, text
+
+from convoy_audit.checkpoint import peek
+from convoy_audit.errors import AuditError
+from convoy_audit.keys import SignatureType
+from convoy_audit.note import Signer
+from convoy_coordinator.console.pages import LogView
+from convoy_coordinator.contracts.service import ContractService
+from convoy_coordinator.db.migrate import prepare
+from convoy_coordinator.db.session import open_engine, session_factory
+from convoy_coordinator.errors import SetupError
+from convoy_coordinator.journal import Clock, Journal, now_utc
+from convoy_coordinator.keys import Keys, read_keys
+from convoy_coordinator.log import LogService
+from convoy_coordinator.parties.service import PartyService
+from convoy_coordinator.parties.witnesses import Witnesses
+from convoy_coordinator.releases.service import ReleaseService
+from convoy_coordinator.runs.service import RunService
+from convoy_coordinator.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Every part of a coordinator, joined."""
+
+    settings: Settings
+    clock: Clock
+    keys: Keys
+    engine: Engine
+    log: LogService
+    journal: Journal
+    parties: PartyService
+    witnesses: Witnesses
+    contracts: ContractService
+    runs: RunService
+    releases: ReleaseService
+
+    def log_view(self) -> LogView:
+        """Return the log as people see it."""
+        size = self.log.size()
+        keys = log_keys(self.settings, self.keys)
+        note = self.log.latest()
+        if note is None:
+            return LogView(self.settings.origin, keys, size, 0, None, (), 0)
+        checkpoint = peek(note.encode())
+        quorum = self.witnesses.standing(note)
+        short = {party.id: party.short_name for party in self.parties.all()}
+        return LogView(
+            origin=self.settings.origin,
+            verifier_keys=keys,
+            size=size,
+            checkpoint_size=checkpoint.size,
+            root=checkpoint.root.hex(),
+            cosigned=tuple(short.get(party, party) for party in quorum.cosigned),
+            needed=quorum.needed,
+        )
+
+    def checks(self) -> Mapping[str, Callable[[], None]]:
+        """Return what ``/readyz`` asks."""
+        return {"database": self._check_database, "log": self._check_log}
+
+    def close(self) -> None:
+        """Let the database go."""
+        self.engine.dispose()
+
+    def _check_database(self) -> None:
+        with self.engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+
+    def _check_log(self) -> None:
+        self.log.size()
+
+
+def log_signers(settings: Settings, keys: Keys) -> tuple[Signer, ...]:
+    """Return the two keys that sign every checkpoint: Ed25519 and ML-DSA-44."""
+    return (
+        Signer.from_seed(settings.origin, SignatureType.ED25519, keys.log_seed),
+        Signer.from_seed(settings.origin, SignatureType.COSIGNATURE_ML_DSA_44, keys.log_seed_pq),
+    )
+
+
+def log_keys(settings: Settings, keys: Keys) -> tuple[str, ...]:
+    """Return the verifier keys that partners pin."""
+    return tuple(signer.vkey for signer in log_signers(settings, keys))
+
+
+def wire(settings: Settings, clock: Clock = now_utc) -> Parts:
+    """Join the parts of the coordinator whose home the settings name.
+
+    Raises:
+        SetupError: the home is not initialised, a key is missing, or the database is of another
+            version.
+    """
+    keys = read_keys(settings.keys_folder)
+    engine = open_engine(settings.url)
+    prepare(engine)
+    sessions = session_factory(engine)
+    try:
+        log = LogService(sessions, settings.origin, log_signers(settings, keys))
+    except AuditError as error:
+        raise SetupError(error.code, error.cause, fix=error.fix) from None
+    journal = Journal(log, clock)
+    parties = PartyService(sessions, journal, clock)
+    contracts = ContractService(sessions, journal, parties, clock)
+    runs = RunService(sessions, journal, contracts, clock, settings.run_lease_s)
+    releases = ReleaseService(
+        sessions, journal, runs, settings.releases_folder, keys.release_key, clock
+    )
+    return Parts(
+        settings=settings,
+        clock=clock,
+        keys=keys,
+        engine=engine,
+        log=log,
+        journal=journal,
+        parties=parties,
+        witnesses=Witnesses(parties, log, log_keys(settings, keys)),
+        contracts=contracts,
+        runs=runs,
+        releases=releases,
+    )
