@@ -1,0 +1,263 @@
+"""The node's own privacy ledger: what was reserved and spent, durably, before anything leaves.
+
+Promises. Unit: person. Amounts are mu^2 of Gaussian DP in whole units of 1e-12, rounded up, so a
+sum does not depend on its order. ``spend`` returns only when the charge is on disk; the caller lets
+a byte leave only after it has returned. A tag (run, query, attempt) is spent at most once, for
+ever. Nothing ever lowers what was spent: not a version, a withdrawal, an abort or a restart.
+
+Composition. Within one reservation a person is in the cohort *joint* or in *solo*, never in both
+(parallel composition), and in *all* either way: the charge is the larger of the two sums. Runs,
+and attempts of a run, add up, because a person may change cohort between them. Refusing once the
+composed epsilon would pass a cap is a valid filter (``convoy_models.accounting``).
+
+Life of a charge: reserved -> spent, or reserved -> released when its run is settled. A process that
+dies leaves its reservations open; the next one settles them when it opens the ledger.
+
+LIMIT: whoever restores an older copy of the file makes the node forget. The node's signed and
+numbered statements in the log show that; this module cannot.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, get_args
+
+from convoy_models import accounting
+from convoy_node import ledger_file
+from convoy_node.errors import BudgetExhausted, LedgerError, NotReserved, RunSettled, SpentBefore
+from convoy_node.ledger_view import Cohort, LedgerView
+
+Clock = Callable[[], datetime]
+
+_RESTART: Final = "restart"
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What one planned query costs a person of its cohort.
+
+    ``mu2`` is at least ``(clip / sigma)^2``; a smaller number is refused, never believed.
+
+    Raises:
+        LedgerError: an unknown cohort, or a mu^2 below what clip and sigma cost.
+        AccountingRefused: a clip or sigma that is not finite and positive.
+    """
+
+    query: str
+    cohort: Cohort
+    mu2: float
+    sigma: float
+    clip: float
+
+    def __post_init__(self) -> None:
+        if self.cohort not in get_args(Cohort) or not self.query:
+            raise LedgerError("a charge without a query or of an unknown cohort.")
+        if not self.mu2 >= accounting.gaussian_mu2(self.clip, self.sigma) * (1 - 1e-9):
+            raise LedgerError(f"query {self.query} states less than its clip and sigma cost.")
+
+    @property
+    def units(self) -> int:
+        """The cost in whole ledger units of 1e-12, rounded up."""
+        return accounting.units_of(self.mu2)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Ledger(LedgerView):
+    """The open ledger of a running node; one process at a time.
+
+    Args:
+        path: the file that ``Ledger.create`` made.
+        clock: returns the present instant, aware.
+        lock_wait_s: how long to wait for another process that still holds the ledger.
+
+    Raises:
+        LedgerDamaged: missing, of another version, or inconsistent.
+        LedgerError: another process holds it (code ``LEDGER_BUSY``).
+    """
+
+    _mode = "rw"
+
+    def __init__(self, path: Path, *, clock: Clock = _utc_now, lock_wait_s: float = 5.0) -> None:
+        self._clock = clock
+        self._lock = ledger_file.lock(path, lock_wait_s)
+        try:
+            super().__init__(path)
+            # A reservation that is still open belongs to a process that died. If we die here, the
+            # next start settles it: until then it counts in full.
+            with self._writing() as db:
+                db.execute(
+                    "UPDATE reservation SET settled_at = ?, reason = ? WHERE settled_at IS NULL",
+                    (self._now(), _RESTART),
+                )
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    @classmethod
+    def create(cls, path: Path) -> None:
+        """Make an empty ledger, once in the life of a node.
+
+        Raises:
+            LedgerError: there is one already.
+        """
+        ledger_file.create(path)
+
+    def close(self) -> None:
+        """Close file and lock; reservations that are still open are settled at the next start."""
+        with self._guard:
+            super().close()
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1
+
+    def reserve(
+        self,
+        run: str,
+        attempt: int,
+        contract: str,
+        asset: str,
+        year: int,
+        delta: float,
+        charges: Sequence[Charge],
+        *,
+        contract_cap_micro: int,
+        asset_cap_micro: int,
+    ) -> None:
+        """Set aside what a run's plan costs, all or nothing.
+
+        Args:
+            run: uid of the run.
+            attempt: larger than every earlier attempt of the run.
+            contract: uid of the contract; its versions share one total.
+            asset: the data asset whose persons pay.
+            year: the asset's year; all contracts share its total.
+            delta: in (0, 1), the delta at which the caps are stated.
+            charges: one for each planned query.
+            contract_cap_micro: cap of the contract for this asset, epsilon in millionths.
+            asset_cap_micro: the owner's cap for the asset's year over all contracts.
+
+        Raises:
+            BudgetExhausted: a cap would be passed; ``reasons`` names each of them.
+            SpentBefore: the run has had this attempt or a later one.
+            LedgerError: no charges, or a query twice.
+        """
+        if not charges or len({charge.query for charge in charges}) != len(charges):
+            raise LedgerError(f"run {run} names no query, or one query twice.")
+        request = accounting.mu2_of_units(charge_units(charges))
+        with self._writing() as db:
+            (last,) = db.execute(
+                "SELECT MAX(attempt) FROM reservation WHERE run = ?", (run,)
+            ).fetchone()
+            if last is not None and attempt <= last:
+                raise SpentBefore(f"run {run} has had attempt {last}; {attempt} is not later.")
+            reasons = [
+                f"{whole} would reach epsilon "
+                f"{accounting.micro(accounting.epsilon_of(used + request, delta)) / 1e6:.6f}; "
+                f"the cap is {cap / 1e6:.6f}"
+                for whole, used, cap in (
+                    (f"{asset} under {contract}", self.mu2(asset, contract), contract_cap_micro),
+                    (f"{asset} in {year}", self.mu2(asset, year=year), asset_cap_micro),
+                )
+                if not accounting.fits(used, request, delta, cap)
+            ]
+            if reasons:
+                raise BudgetExhausted(f"run {run} does not fit the budget.", reasons=reasons)
+            row = db.execute(
+                "INSERT INTO reservation (run, attempt, contract, asset, year, delta,"
+                " contract_cap_micro, asset_cap_micro, reserved_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    run,
+                    attempt,
+                    contract,
+                    asset,
+                    year,
+                    delta,
+                    contract_cap_micro,
+                    asset_cap_micro,
+                    self._now(),
+                ),
+            )
+            db.executemany(
+                "INSERT INTO charge (reservation, query, cohort, units, sigma, clip)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                [(row.lastrowid, c.query, c.cohort, c.units, c.sigma, c.clip) for c in charges],
+            )
+
+    def spend(self, run: str, query: str, attempt: int) -> None:
+        """Spend one reserved charge; returns only when that is on disk.
+
+        Raises:
+            SpentBefore: this very tag was spent before.
+            RunSettled: the reservation was settled, or belongs to a process that died.
+            NotReserved: the plan of this attempt has no such query.
+        """
+        with self._writing() as db:
+            row = db.execute(
+                "SELECT r.id, r.settled_at, c.spent_at FROM charge c"
+                " JOIN reservation r ON r.id = c.reservation"
+                " WHERE r.run = ? AND r.attempt = ? AND c.query = ?",
+                (run, attempt, query),
+            ).fetchone()
+            tag = f"query {query} of run {run}, attempt {attempt},"
+            if row is None:
+                raise NotReserved(f"{tag} was never reserved.")
+            reservation, settled_at, spent_at = row
+            if spent_at is not None:
+                raise SpentBefore(f"{tag} was spent at {spent_at}.")
+            if settled_at is not None:
+                raise RunSettled(f"{tag} was settled at {settled_at}.")
+            db.execute(
+                "UPDATE charge SET spent_at = ? WHERE reservation = ? AND query = ?",
+                (self._now(), reservation, query),
+            )
+        # If we die here, the charge is spent and nothing has left: the person is better off.
+
+    def settle(self, run: str, reason: str) -> None:
+        """Keep what a run has spent and release the rest; nothing to do the second time."""
+        with self._writing() as db:
+            db.execute(
+                "UPDATE reservation SET settled_at = ?, reason = ?"
+                " WHERE run = ? AND settled_at IS NULL",
+                (self._now(), reason, run),
+            )
+
+    def _now(self) -> str:
+        return self._clock().astimezone(UTC).isoformat(timespec="microseconds")
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction; on disk when the block has ended, gone if it raised."""
+        with self._guard:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._db
+                    self._db.execute("COMMIT")
+                except BaseException:
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
+                    raise
+            except sqlite3.Error as error:
+                raise LedgerError(
+                    "the ledger cannot be written; nothing was let out.",
+                    code="LEDGER_WRITE_FAILED",
+                    fix="See the node's log: disk full, or the file was moved or closed.",
+                ) from error
+
+
+def charge_units(charges: Sequence[Charge]) -> int:
+    """Return what one person pays at most, in ledger units: the larger cohort's sum."""
+    return max(
+        sum(charge.units for charge in charges if charge.cohort in (cohort, "all"))
+        for cohort in ("joint", "solo")
+    )
