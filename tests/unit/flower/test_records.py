@@ -57,9 +57,7 @@ GOOD = {"json": "{}", "a.names": ["q"], "a.lengths": [1], "a.words": bytes(8)}
     ],
 )
 @pytest.mark.parametrize("read", [node, coordinator])
-def test_a_malformed_message_raises_only_the_known_error(
-    read: type[node], content: dict[str, object]
-) -> None:
+def test_a_malformed_message_raises_only_the_known_error(read: type[node], content: dict[str, object]) -> None:
     """Untrusted records cannot raise anything else."""
     with pytest.raises(MessageMalformed):
         read.from_record(RecordDict({"c": ConfigRecord(content)}))

@@ -117,9 +117,7 @@ class GatedGrid(Grid):  # type: ignore[misc]  # flwr is not followed by mypy
         """Pull what is there and tell the observer of it."""
         return self._noted(self._grid.pull_messages(message_ids))
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> list[Message]:
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Ask the gate, tell the observer, exchange, tell the observer of the replies."""
         cleared = self._cleared(messages)
         return self._noted(self._grid.send_and_receive(cleared, timeout=timeout))

@@ -48,10 +48,7 @@ def wire_copy(message: Message) -> tuple[Message, int]:
     """Serialise a message to Flower's objects, inflate it again; return the copy and its bytes."""
     with no_object_id_recompute():
         message_id = message.object_id
-        contents = {
-            object_id: nested.deflate()
-            for object_id, nested in get_all_nested_objects(message).items()
-        }
+        contents = {object_id: nested.deflate() for object_id, nested in get_all_nested_objects(message).items()}
     size_bytes = sum(map(len, contents.values()))
     copy: Message = inflate_object_from_contents(message_id, contents)
     copy.metadata.__dict__["_message_id"] = message_id
@@ -74,16 +71,13 @@ class LocalGrid(Grid):  # type: ignore[misc]  # flwr is not followed by mypy
         workers: how many parties compute at the same time.
     """
 
-    def __init__(
-        self, client_apps: Mapping[str, ClientApp], *, run_id: int = 1, workers: int = 2
-    ) -> None:
+    def __init__(self, client_apps: Mapping[str, ClientApp], *, run_id: int = 1, workers: int = 2) -> None:
         self._apps = {party_node_id(party): app for party, app in client_apps.items()}
         self._names = {party_node_id(party): party for party in client_apps}
         self._lost: set[int] = set()
         self._seats = threading.BoundedSemaphore(workers)
         self._lanes = {
-            node: ThreadPoolExecutor(1, thread_name_prefix=f"node {name}")
-            for node, name in self._names.items()
+            node: ThreadPoolExecutor(1, thread_name_prefix=f"node {name}") for node, name in self._names.items()
         }
         self._waiting: dict[str, _Pending] = {}
         self._counting = threading.Lock()
@@ -154,9 +148,7 @@ class LocalGrid(Grid):  # type: ignore[misc]  # flwr is not followed by mypy
         ready = [key for key in known if self._waiting[key].future.done()]
         return [self._reply(self._waiting.pop(key)) for key in ready]
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> list[Message]:
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Push the messages; return the replies that come within ``timeout`` seconds, as asked."""
         identifiers = self.push_messages(messages)
         wait([self._waiting[key].future for key in identifiers], timeout=timeout)

@@ -63,7 +63,4 @@ def _unpack(packed: Mapping[str, object]) -> dict[str, np.ndarray[tuple[int], np
         raise MessageMalformed("the arrays of a message are not as long as it says.")
     flat = np.frombuffer(words, dtype=_WORD).astype(np.uint64, copy=False)
     ends = np.cumsum(lengths, dtype=np.int64)
-    return {
-        str(name): flat[end - length : end]
-        for name, length, end in zip(names, lengths, ends, strict=True)
-    }
+    return {str(name): flat[end - length : end] for name, length, end in zip(names, lengths, ends, strict=True)}
