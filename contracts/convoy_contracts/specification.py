@@ -12,6 +12,7 @@ What may never change: the meaning of a ``kind`` (``risk-towers/1``); a new mean
 from __future__ import annotations
 
 from decimal import Decimal
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -20,7 +21,7 @@ DecimalString = Annotated[str, StringConstraints(pattern=r"^-?(0|[1-9]\d*)(\.\d+
 """A number written as a decimal string; ``Decimal(x)`` reads it exactly."""
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-NOISE_RULE = "honest-one/1"
+NOISE_RULE: Literal["honest-one/1"] = "honest-one/1"
 """One party sigma^2; each of K >= 2 parties of a side sigma^2 / (K - 1): what remains without any one share is >= sigma^2."""
 
 
@@ -41,7 +42,7 @@ class Knots(Closed):
     @model_validator(mode="after")
     def _knots_increase(self) -> Knots:
         values = [Decimal(k) for k in self.knots]
-        if any(b <= a for a, b in zip(values, values[1:], strict=False)):
+        if any(b <= a for a, b in pairwise(values)):
             raise ValueError(f"knots of {self.name!r} must be strictly increasing")
         if self.scale == "log1p" and values[0] < 0:
             raise ValueError(f"knots of {self.name!r} must be >= 0 for scale log1p")

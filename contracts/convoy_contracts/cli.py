@@ -1,0 +1,182 @@
+"""``convoy-contracts``: decide, lint, digest, sign, verify. The only module of this package that opens files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from convoy_contracts.errors import ContractsError
+
+EXIT_OK, EXIT_REFUSED, EXIT_FAULT = 0, 3, 2
+MAX_INTEGER_DIGITS = 400
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (0 done, 2 bad input, 3 refused or not verified)."""
+    parser = argparse.ArgumentParser(
+        prog="convoy-contracts",
+        description="Contracts: what was agreed, and whether a request is allowed.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    decide = commands.add_parser("decide", help="decide on a world (FORMAT.md §2) and print the decision as JSON")
+    decide.add_argument("world", type=Path, help="a JSON file with one world, or with --batch an array of worlds")
+    decide.add_argument("--batch", action="store_true", help="read an array of worlds, print an array of decisions")
+    decide.add_argument("--exit-code", action="store_true", help="exit 3 for a refusal (with --batch: for any)")
+    decide.add_argument("--explain", choices=("zh", "en"), help="print each reason with its clause and fix instead")
+    decide.set_defaults(run=_decide)
+
+    digest = commands.add_parser("digest", help="print the digest of a contract")
+    digest.add_argument("contract", type=Path)
+    digest.set_defaults(run=_digest)
+
+    lint = commands.add_parser("lint", help="list every fault of a contract at once; exit 2 if there are any")
+    lint.add_argument("contract", type=Path)
+    lint.add_argument("--json", action="store_true", help="print the faults as a JSON array")
+    lint.set_defaults(run=_lint)
+
+    sign = commands.add_parser("sign", help="sign a contract; prints the signature entry as JSON")
+    sign.add_argument("contract", type=Path)
+    sign.add_argument("--party", required=True)
+    sign.add_argument("--kid", required=True, help="id under which the public key is registered")
+    sign.add_argument("--key", type=Path, required=True, help="PEM file with the Ed25519 private key")
+    sign.set_defaults(run=_sign)
+
+    verify = commands.add_parser("verify", help="check that every party has a good signature; exit 3 if not")
+    verify.add_argument("contract", type=Path)
+    verify.add_argument("--signatures", type=Path, required=True, help="JSON array of signature entries")
+    verify.add_argument("--keys", type=Path, required=True, help="JSON object of keys by kid (FORMAT.md §2)")
+    verify.set_defaults(run=_verify)
+
+    given = parser.parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = given.run
+    try:
+        return run(given)
+    except ContractsError as error:
+        print(f"{error.code}: {error.cause}", file=sys.stderr)
+        if error.fix:
+            print(error.fix, file=sys.stderr)
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+    return EXIT_FAULT
+
+
+def _load(path: Path) -> Any:
+    """Read JSON leniently: what is wrong with a world is for ``decide`` to say."""
+    try:
+        return json.loads(path.read_bytes(), parse_int=_bounded_integer)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _bounded_integer(text: str) -> int | float:
+    return int(text) if len(text) <= MAX_INTEGER_DIGITS else float("inf")
+
+
+def _decide(given: argparse.Namespace) -> int:
+    from convoy_contracts.decide import decide
+
+    loaded = _load(given.world)
+    worlds = loaded if given.batch and isinstance(loaded, list) else [loaded]
+    decisions = [decide(world) for world in worlds]
+    if given.explain:
+        for decision in decisions:
+            print(_explanation(decision, given.explain))
+    else:
+        values = [decision.as_json() for decision in decisions]
+        print(json.dumps(values if given.batch else values[0]))
+    refused = any(not decision.allow for decision in decisions)
+    return EXIT_REFUSED if given.exit_code and refused else EXIT_OK
+
+
+def _explanation(decision: Any, language: str) -> str:
+    from convoy_contracts.decide import REASONS
+
+    zh = language == "zh"
+    if decision.allow:
+        lines = ["允许：所有关口均通过。" if zh else "Allowed: every gate passed."]
+    else:
+        lines = [f"拒绝：{len(decision.reasons)} 个原因。" if zh else f"Refused, {len(decision.reasons)} reason(s)."]
+    for code in decision.reasons:
+        reason = REASONS[code]
+        title, fix = (reason.title_zh, reason.fix_zh) if zh else (reason.title_en, reason.fix_en)
+        clause = f"FORMAT.md §{reason.section}, §6 no. {reason.number}"
+        lines.append(f"  {code}: {title}  [{clause}]\n    {'处理' if zh else 'fix'}: {fix}")
+    lines += [f"  {'义务' if zh else 'obligation'}: {item}" for item in decision.obligations]
+    return "\n".join(lines)
+
+
+def _digest(given: argparse.Namespace) -> int:
+    from convoy_contracts.document import Contract
+
+    print(Contract.parse(given.contract.read_bytes()).digest)
+    return EXIT_OK
+
+
+def _lint(given: argparse.Namespace) -> int:
+    from convoy_contracts.lint import lint
+
+    faults = lint(given.contract.read_bytes())
+    if given.json:
+        print(json.dumps([fault.as_json() for fault in faults], ensure_ascii=False))
+    else:
+        for fault in faults:
+            print(f"{fault.code}  {fault.where}: {fault.cause}\n    fix: {fault.fix}")
+        print(f"{len(faults)} fault(s)" if faults else "no faults; next: convoy-contracts sign")
+    return EXIT_FAULT if faults else EXIT_OK
+
+
+def _sign(given: argparse.Namespace) -> int:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    from convoy_contracts.document import Contract
+    from convoy_contracts.errors import SignatureRefused
+    from convoy_contracts.instants import timestamp
+    from convoy_contracts.signatures import sign
+
+    try:
+        key = load_pem_private_key(given.key.read_bytes(), None)
+    except ValueError as error:
+        raise SignatureRefused("the key file is no unencrypted PEM key", fix="Name the Ed25519 key file.") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise SignatureRefused("the key is no Ed25519 key", fix="Contracts are signed with Ed25519.")
+    contract = Contract.parse(given.contract.read_bytes())
+    entry = sign(
+        contract,
+        party=given.party,
+        kid=given.kid,
+        sig_t=timestamp(datetime.now(UTC)),
+        private_key=key,
+    )
+    print(json.dumps(entry))
+    return EXIT_OK
+
+
+def _verify(given: argparse.Namespace) -> int:
+    from convoy_contracts.canonical import parse_json
+    from convoy_contracts.decide.world import WorldMalformed, read_keys
+    from convoy_contracts.document import Contract
+    from convoy_contracts.errors import ArgumentRefused
+    from convoy_contracts.signatures import faults
+
+    contract = Contract.parse(given.contract.read_bytes())
+    entries, raw = parse_json(given.signatures.read_bytes()), parse_json(given.keys.read_bytes())
+    try:
+        found = faults(contract, entries if isinstance(entries, list) else [], read_keys({"keys": raw}))
+    except WorldMalformed as error:
+        raise ArgumentRefused(str(error), fix="Keys are an object of kid to key (FORMAT.md §2).") from error
+    for party, codes in found.items():
+        print(f"{party}: {', '.join(codes)}")
+    if not found:
+        print(f"signed by all {len(contract.parties)} parties: {contract.uid} version {contract.version}")
+    return EXIT_REFUSED if found else EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

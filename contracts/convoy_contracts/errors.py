@@ -1,0 +1,43 @@
+"""Errors of this package.
+
+    ContractsError
+    ├── DocumentMalformed     a text is not a contract document; ``problems`` lists every fault found
+    ├── SignatureRefused      a signature cannot be made or does not verify
+    └── ArgumentRefused       a caller asked for something that is no contract (builders, command line)
+
+A refusal by ``decide`` is a result, not an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class ContractsError(Exception):
+    """Root: carries a stable ``code``, the ``cause``, and the ``fix``."""
+
+    code = "CONTRACTS"
+
+    def __init__(self, cause: str, *, fix: str = "", problems: Sequence[str] = ()) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.fix = fix
+        self.problems = tuple(problems)
+
+
+class DocumentMalformed(ContractsError):
+    """A text is not a contract document (FORMAT.md §3)."""
+
+    code = "DOCUMENT_MALFORMED"
+
+
+class SignatureRefused(ContractsError):
+    """A signature cannot be made, or does not verify (FORMAT.md §4)."""
+
+    code = "SIGNATURE_REFUSED"
+
+
+class ArgumentRefused(ContractsError):
+    """A caller asked for something that is no contract."""
+
+    code = "ARGUMENT_REFUSED"
