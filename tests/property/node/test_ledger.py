@@ -152,4 +152,4 @@ class LedgerLife(RuleBasedStateMachine):
 
 
 TestLedgerLife = LedgerLife.TestCase
-TestLedgerLife.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestLedgerLife.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
