@@ -62,9 +62,7 @@ def parse_canonical(data: bytes) -> dict[str, Json]:
     # With ASCII keys and integers only, this is RFC 8785, and ten times faster; a property
     # test compares the two.
     try:
-        again = json.dumps(
-            value, sort_keys=True, ensure_ascii=False, separators=(",", ":")
-        ).encode()
+        again = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
         raise FormatError("a lone surrogate in a string") from None
     if again != data:
@@ -140,9 +138,7 @@ def decimal(text: str, what: str, most: int = 2**63 - 1) -> int:
     Raises:
         FormatError: anything else, or more than ``most``.
     """
-    if not (0 < len(text) <= 20 and text.isascii() and text.isdigit()) or (
-        len(text) > 1 and text[0] == "0"
-    ):
+    if not (0 < len(text) <= 20 and text.isascii() and text.isdigit()) or (len(text) > 1 and text[0] == "0"):
         raise FormatError(f"{what} is not a decimal number")
     number = int(text)
     if number > most:

@@ -30,17 +30,11 @@ from typing import ClassVar, Final
 
 FIXES: Final[Mapping[str, tuple[str, str]]] = {
     "FORMAT_WRONG": (
-        (
-            "Use the exact bytes that the log, witness or party produced; audit/SPEC.md gives each "
-            "format."
-        ),
+        ("Use the exact bytes that the log, witness or party produced; audit/SPEC.md gives each format."),
         "请使用日志、见证方或参与方生成的原始字节；格式见 audit/SPEC.md。",
     ),
     "PROOF_WRONG": (
-        (
-            "Ask for the proof again for exactly these sizes; if it stays wrong, keep all inputs: "
-            "they may show fraud."
-        ),
+        ("Ask for the proof again for exactly these sizes; if it stays wrong, keep all inputs: they may show fraud."),
         "请按相同大小重新索取证明；若仍不成立，请保留全部输入，它们可能是造假的证据。",
     ),
     "KEY_REJECTED": (
@@ -48,10 +42,7 @@ FIXES: Final[Mapping[str, tuple[str, str]]] = {
         "请用 Signer.generate（节点用 convoy-node init）生成新密钥后登记。",
     ),
     "SIGNATURE_MISSING": (
-        (
-            "Check that the pinned keys are the right ones; then ask for a note that these keys "
-            "have signed."
-        ),
+        ("Check that the pinned keys are the right ones; then ask for a note that these keys have signed."),
         "请核对所固定的密钥，再索取由这些密钥签名的文件。",
     ),
     "SIGNATURE_WRONG": (
@@ -83,17 +74,11 @@ FIXES: Final[Mapping[str, tuple[str, str]]] = {
         "请重新索取证据；在此之前不要据此行动。",
     ),
     "STORE_WRONG": (
-        (
-            "Restore the witness folder, or make a new witness with a new key; never start an old "
-            "key from nothing."
-        ),
+        ("Restore the witness folder, or make a new witness with a new key; never start an old key from nothing."),
         "请恢复见证方文件夹，或用新密钥新建见证方；旧密钥不得从零开始。",
     ),
     "ORIGIN_UNKNOWN": (
-        (
-            "Pin the verifier keys of this log at the witness, or send the checkpoint of the log "
-            "it knows."
-        ),
+        ("Pin the verifier keys of this log at the witness, or send the checkpoint of the log it knows."),
         "请在见证方固定该日志的验证密钥，或发送其已知日志的检查点。",
     ),
     "LOG_SIGNATURE_WRONG": (
@@ -131,9 +116,7 @@ class AuditError(Exception):
         self.code = code or self.default_code
         self.cause = cause
         self.party = party
-        super().__init__(
-            f"{self.code}: {cause}" + (f" (party: {party})" if party else "") + f" {self.fix}"
-        )
+        super().__init__(f"{self.code}: {cause}" + (f" (party: {party})" if party else "") + f" {self.fix}")
 
     @property
     def fix(self) -> str:

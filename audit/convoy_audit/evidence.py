@@ -60,9 +60,7 @@ class Evidence:
         ):
             raise FormatError("evidence with a member of the wrong type")
         try:
-            return cls(
-                checkpoint.encode(), index, entry.encode(), tuple(unb64(node) for node in proof)
-            )
+            return cls(checkpoint.encode(), index, entry.encode(), tuple(unb64(node) for node in proof))
         except UnicodeEncodeError:
             raise FormatError("evidence that is not UTF-8") from None
 
@@ -95,9 +93,7 @@ class VerifiedEntry:
         return self.entry.event
 
 
-def verify_evidence(
-    evidence: Evidence, policy: Policy, *, require: Iterable[Verifier] = ()
-) -> VerifiedEntry:
+def verify_evidence(evidence: Evidence, policy: Policy, *, require: Iterable[Verifier] = ()) -> VerifiedEntry:
     """Verify evidence, in this order.
 
     1. The policy accepts the checkpoint: the log's signatures and the quorum of cosignatures.
@@ -120,7 +116,5 @@ def verify_evidence(
                 party=own.name[:80],
             ) from None
     checkpoint = verified.checkpoint
-    verify_inclusion(
-        leaf_hash(evidence.entry), evidence.index, checkpoint.size, evidence.proof, checkpoint.root
-    )
+    verify_inclusion(leaf_hash(evidence.entry), evidence.index, checkpoint.size, evidence.proof, checkpoint.root)
     return VerifiedEntry(Entry(evidence.entry), evidence.index, verified)

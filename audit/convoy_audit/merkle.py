@@ -70,11 +70,9 @@ def frontier_root(peaks: Sequence[bytes]) -> bytes:
 
 
 class Tree:
-    """A growing tree that keeps every level in memory, 64 bytes an entry, and proves at any size it
-    has had.
+    """A growing tree, every level in memory (64 bytes an entry); proves at any size it has had.
 
-    A proof costs a logarithmic number of look-ups. Not safe for concurrent appends; concurrent
-    reads of sizes already reached are safe, because what is appended never changes.
+    A proof costs a logarithmic number of look-ups. One thread may append while others read.
     """
 
     __slots__ = ("_levels",)
@@ -94,18 +92,15 @@ class Tree:
         if len(leaf) != HASH_BYTES:
             raise ProofError(f"a leaf hash has {len(leaf)} bytes, not {HASH_BYTES}")
         index = self.size
-        # Upper levels first would be wrong: a reader of an old size never looks at what
-        # is added here.
-        self._levels[0] += leaf
-        position, level = index, 0
-        while position & 1:
-            below = self._levels[level]
-            node = hashlib.sha256(_NODE + below[-2 * HASH_BYTES :]).digest()
-            level += 1
-            if level == len(self._levels):
-                self._levels.append(bytearray())
-            self._levels[level] += node
-            position >>= 1
+        nodes = [leaf]
+        while index >> len(nodes) - 1 & 1:  # a node for every trailing one bit of the index
+            level = len(nodes) - 1
+            nodes.append(node_hash(bytes(self._levels[level][-HASH_BYTES:]), nodes[-1]))
+        if len(nodes) > len(self._levels):
+            self._levels.append(bytearray())
+        # The leaves come last: whoever reads the size meanwhile finds every node of that size.
+        for level in reversed(range(len(nodes))):
+            self._levels[level] += nodes[level]
         return index
 
     def leaf(self, index: int) -> bytes:
@@ -181,23 +176,17 @@ class Tree:
         return size
 
 
-def inclusion_proof(
-    leaf_hashes: Iterable[bytes], index: int, size: int | None = None
-) -> list[bytes]:
+def inclusion_proof(leaf_hashes: Iterable[bytes], index: int, size: int | None = None) -> list[bytes]:
     """Return the inclusion proof of one leaf; for many proofs keep a ``Tree``."""
     return Tree(leaf_hashes).inclusion_proof(index, size)
 
 
-def consistency_proof(
-    leaf_hashes: Iterable[bytes], size1: int, size2: int | None = None
-) -> list[bytes]:
+def consistency_proof(leaf_hashes: Iterable[bytes], size1: int, size2: int | None = None) -> list[bytes]:
     """Return the consistency proof between two sizes; for many proofs keep a ``Tree``."""
     return Tree(leaf_hashes).consistency_proof(size1, size2)
 
 
-def verify_inclusion(
-    leaf_hash: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes
-) -> None:
+def verify_inclusion(leaf_hash: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> None:
     """Check that a leaf stands at ``index`` in the tree of ``size`` with this root (RFC 9162
     §2.1.3.2).
 
@@ -228,9 +217,7 @@ def verify_inclusion(
     _check(node == root, f"entry {index} is not in this tree of {size}: the root differs")
 
 
-def verify_consistency(
-    size1: int, size2: int, proof: Sequence[bytes], root1: bytes, root2: bytes
-) -> None:
+def verify_consistency(size1: int, size2: int, proof: Sequence[bytes], root1: bytes, root2: bytes) -> None:
     """Check that the tree of ``size2`` extends the tree of ``size1`` (RFC 9162 §2.1.4.2).
 
     Raises:

@@ -78,9 +78,7 @@ class Verifier:
             verify_raw(self.kind, self.public, text, signature)
             return None
         time_s, raw = cosignature.split(self.kind, signature)
-        verify_raw(
-            self.kind, self.public, cosignature.message(self.kind, self.name, text, time_s), raw
-        )
+        verify_raw(self.kind, self.public, cosignature.message(self.kind, self.name, text, time_s), raw)
         return time_s
 
 
@@ -215,9 +213,7 @@ def open_note(text: bytes, verifiers: Iterable[Verifier]) -> Note:
             try:
                 time_s = found.verify(body, line.signature)
             except SignatureError as error:
-                raise SignatureError(
-                    f"{line.name[:80]}: {error.cause}", party=line.name[:80]
-                ) from None
+                raise SignatureError(f"{line.name[:80]}: {error.cause}", party=line.name[:80]) from None
             signatures.append(Signature(found, line, time_s))
     if not signatures:
         raise SignatureError(
@@ -294,9 +290,7 @@ def check_name(name: str) -> None:
         KeyRejected: empty, or with a space, a plus or a control character.
     """
     if not name or "+" in name or any(c.isspace() or ord(c) < 0x20 for c in name):
-        raise KeyRejected(
-            "a key name must not be empty and has no space, plus or control character"
-        )
+        raise KeyRejected("a key name must not be empty and has no space, plus or control character")
 
 
 def _key_id(name: str, kind: SignatureType, public: bytes) -> bytes:

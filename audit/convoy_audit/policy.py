@@ -139,8 +139,7 @@ class Policy:
             missing = [name for name in self.quorum_members if name not in standing.met]
             raise PolicyError(
                 f"checkpoint {standing.checkpoint.size} is cosigned by {len(standing.cosigned)} of "
-                f"{len(self.quorum_members)}, {standing.needed} are needed; missing: "
-                + ", ".join(missing[:8]),
+                f"{len(self.quorum_members)}, {standing.needed} are needed; missing: " + ", ".join(missing[:8]),
                 code="QUORUM_MISSING",
             )
         return Verified(standing.checkpoint, standing)
@@ -172,9 +171,7 @@ def quorum_of(witnesses: int) -> int:
     return 1 + 2 * witnesses // 3 if witnesses else 0
 
 
-def make_policy(
-    log_keys: Sequence[str], witnesses: Mapping[str, Sequence[str]], quorum: int | None = None
-) -> Policy:
+def make_policy(log_keys: Sequence[str], witnesses: Mapping[str, Sequence[str]], quorum: int | None = None) -> Policy:
     """Write a policy: the log's keys, each party's witness keys, and k of n parties.
 
     Args:
@@ -225,9 +222,7 @@ class _Reader:
         if text and not text.endswith(b"\n"):
             raise PolicyError("a policy whose last line has no newline")
         for number, line in enumerate(text.split(b"\n"), start=1):
-            words = [
-                word.decode("latin-1") for word in line.replace(b"\t", b" ").split(b" ") if word
-            ]
+            words = [word.decode("latin-1") for word in line.replace(b"\t", b" ").split(b" ") if word]
             if not words or words[0].startswith("#"):
                 continue
             try:

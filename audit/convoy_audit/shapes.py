@@ -127,9 +127,7 @@ Code = Annotated[str, CODE]
 Count = Annotated[int, COUNT]
 Tokens = Annotated[tuple[str, ...], _sequence("list of tokens", TOKEN)]
 Codes = Annotated[tuple[str, ...], _sequence("list of codes", CODE)]
-Charges = Annotated[
-    Mapping[str, int], Shape("charges", _charges, lambda value: dict(_charges(value)))
-]
+Charges = Annotated[Mapping[str, int], Shape("charges", _charges, lambda value: dict(_charges(value)))]
 Octets = Annotated[bytes, Shape("octets", _read_octets, b64u)]
 
 

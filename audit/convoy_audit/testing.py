@@ -56,9 +56,7 @@ class MemoryWitnessStore:
 class MemoryLog:
     """A log in memory, with real keys."""
 
-    def __init__(
-        self, origin: str, kinds: Sequence[SignatureType] = (SignatureType.ED25519,)
-    ) -> None:
+    def __init__(self, origin: str, kinds: Sequence[SignatureType] = (SignatureType.ED25519,)) -> None:
         self.origin = origin
         self.signers = tuple(Signer.generate(origin, kind) for kind in kinds)
         self.entries: list[bytes] = []

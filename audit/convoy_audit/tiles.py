@@ -1,15 +1,17 @@
 """The static form of a log: tiles of hashes and bundles of entries (C2SP tlog-tiles).
 
     tile_path(level, index, width=256) -> str        entries_path(index, width=256) -> str
-    tile_paths(size) / entries_paths(size)           everything that a tree of this size consists of
+    parse_path(path) -> (kind, Span)                 back again
+    tile_spans(size) / entries_spans(size)           all that a tree of this size consists of
     encode_bundle(entries) -> bytes                  decode_bundle(data, width) -> list[bytes]
-    tile_data(tree, level, index, width) -> bytes
+    tile_data(tree, span) -> bytes
 
 A full tile is 256 hashes wide. Bundles are entries with a big-endian uint16 length before each.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,6 +24,10 @@ from convoy_audit.merkle import Tree
 WIDTH: Final = 256
 HEIGHT: Final = 8
 MAX_LEVEL: Final = 63
+_PATH: Final = re.compile(
+    r"tile/(?P<level>entries|[0-9]{1,2})/(?P<number>(?:x[0-9]{3}/){0,6}[0-9]{3})"
+    r"(?:\.p/(?P<width>[0-9]{1,3}))?"
+)
 _LENGTH: Final = struct.Struct(">H")
 
 
@@ -54,6 +60,29 @@ def entries_path(index: int, width: int = WIDTH) -> str:
     return f"tile/entries/{_number(index, width)}"
 
 
+def parse_path(path: str) -> tuple[str, Span]:
+    """Read a path back; the kind is ``tile`` or ``entries`` (then the level is 0).
+
+    Raises:
+        FormatError: not a path that ``tile_path`` or ``entries_path`` writes.
+    """
+    match = _PATH.fullmatch(path)
+    if match is None:
+        raise FormatError("not the path of a tile")
+    level, number, width = match["level"], match["number"], match["width"]
+    span = Span(
+        0 if level == "entries" else int(level),
+        int(number.replace("x", "").replace("/", "")),
+        int(width or WIDTH),
+    )
+    again = (
+        entries_path(span.index, span.width) if level == "entries" else tile_path(span.level, span.index, span.width)
+    )
+    if again != path:
+        raise FormatError("not the path of a tile")
+    return ("entries" if level == "entries" else "tile"), span
+
+
 def entries_spans(size: int) -> Iterator[Span]:
     """Yield the bundles of a log of this size, in order; the last may be partial."""
     full, rest = divmod(size, WIDTH)
@@ -77,9 +106,7 @@ def tile_data(tree: Tree, span: Span) -> bytes:
     """Return the hashes of a tile."""
     step = 1 << (HEIGHT * span.level)
     first = span.index * WIDTH
-    return b"".join(
-        tree.subtree((first + i) * step, (first + i + 1) * step) for i in range(span.width)
-    )
+    return b"".join(tree.subtree((first + i) * step, (first + i + 1) * step) for i in range(span.width))
 
 
 def encode_bundle(entries: Iterable[bytes]) -> bytes:

@@ -108,9 +108,7 @@ class Witness:
         store: what it remembers.
     """
 
-    def __init__(
-        self, signers: Sequence[Signer], logs: Iterable[Verifier], store: WitnessStore
-    ) -> None:
+    def __init__(self, signers: Sequence[Signer], logs: Iterable[Verifier], store: WitnessStore) -> None:
         self._signers = tuple(signers)
         self._logs = tuple(logs)
         self._store = store
@@ -136,9 +134,7 @@ class Witness:
         """Return every alarm that was kept."""
         return self._store.alarms()
 
-    def add_checkpoint(
-        self, note: bytes, old_size: int, proof: Sequence[bytes], time_s: int
-    ) -> Cosigned:
+    def add_checkpoint(self, note: bytes, old_size: int, proof: Sequence[bytes], time_s: int) -> Cosigned:
         """Check a checkpoint against what is remembered, remember it, cosign it.
 
         Args:
@@ -219,9 +215,7 @@ class Witness:
             self._store.keep_alarm(Alarm(checkpoint.origin, finding, remembered.note, offered))
 
 
-def judge(
-    remembered: Remembered | None, offered: Checkpoint, old_size: int, proof: Sequence[bytes]
-) -> None:
+def judge(remembered: Remembered | None, offered: Checkpoint, old_size: int, proof: Sequence[bytes]) -> None:
     """Decide whether a verified checkpoint may be cosigned.
 
     Raises:
@@ -231,13 +225,9 @@ def judge(
     """
     known = remembered.checkpoint if remembered else Checkpoint(offered.origin, 0, EMPTY_ROOT)
     if offered.size < known.size:
-        raise WitnessRollback(
-            f"the log has {offered.size} entries, it had signed {known.size}", size=known.size
-        )
+        raise WitnessRollback(f"the log has {offered.size} entries, it had signed {known.size}", size=known.size)
     if old_size != known.size:
-        raise WitnessStale(
-            f"the proof starts at {old_size}, the witness has {known.size}", size=known.size
-        )
+        raise WitnessStale(f"the proof starts at {old_size}, the witness has {known.size}", size=known.size)
     if old_size == 0:
         if proof or (offered.size == 0 and offered.root != EMPTY_ROOT):
             raise WitnessInconsistent("a proof from size 0 must be empty", size=known.size)

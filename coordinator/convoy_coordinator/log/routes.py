@@ -1,0 +1,81 @@
+"""HTTP to read the log: open to everybody, nothing changes.
+
+GET /v1/log/checkpoint                              text/plain, the latest, with cosignatures
+GET /v1/log/entries?start&end                       {"start", "entries": [base64]}; at most 1,000
+GET /v1/log/proof/inclusion?index&size              {"proof": [base64]}
+GET /v1/log/proof/consistency?old&new               {"proof": [base64]}
+GET /v1/log/policy                                  text/plain, c2sp.org/tlog-policy
+GET /v1/log/tile/…                                  c2sp.org/tlog-tiles, tiles and entry bundles
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from convoy_audit.canonical import b64
+from convoy_audit.errors import AuditError
+from convoy_audit.tiles import encode_bundle, parse_path
+from convoy_coordinator.errors import Problem
+from convoy_coordinator.log.service import LogService
+
+MAX_ENTRIES = 1000
+Number = Annotated[int, Query(ge=0, le=2**63 - 1)]
+TEXT = "text/plain; charset=utf-8"
+FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable"}
+
+
+def router(log: LogService) -> APIRouter:
+    """Return the routes under ``/v1/log``."""
+    routes = APIRouter(prefix="/v1/log", tags=["log"])
+
+    @routes.get("/checkpoint")
+    def checkpoint() -> Response:
+        """Return the latest checkpoint with its cosignatures."""
+        return Response(log.latest(), media_type=TEXT, headers={"Cache-Control": "no-store"})
+
+    @routes.get("/policy")
+    def policy() -> Response:
+        """Return the keys of the log and its witnesses; pin them, do not just believe them."""
+        with _refusals():
+            return Response(log.policy().text, media_type=TEXT)
+
+    @routes.get("/entries")
+    def entries(start: Number, end: Number) -> dict[str, Any]:
+        """Return the entries [start, end), at most 1,000 of them."""
+        with _refusals():
+            found = log.entries(start, min(end, start + MAX_ENTRIES))
+        return {"start": start, "entries": [b64(entry) for entry in found]}
+
+    @routes.get("/proof/inclusion")
+    def inclusion(index: Number, size: Number) -> dict[str, Any]:
+        """Prove that an entry is in the tree of a size."""
+        with _refusals():
+            return {"proof": [b64(node) for node in log.inclusion(index, size)]}
+
+    @routes.get("/proof/consistency")
+    def consistency(old: Number, new: Number) -> dict[str, Any]:
+        """Prove that the tree of one size extends another."""
+        with _refusals():
+            return {"proof": [b64(node) for node in log.consistency(old, new)]}
+
+    @routes.get("/tile/{path:path}")
+    def tile(path: str) -> Response:
+        """Return a tile of hashes or a bundle of entries."""
+        with _refusals():
+            kind, span = parse_path(f"tile/{path}")
+            data = log.tile(span) if kind == "tile" else encode_bundle(log.bundle(span))
+        return Response(data, media_type="application/octet-stream", headers=FOR_EVER)
+
+    return routes
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except AuditError as error:
+        raise Problem("LOG_REFUSED", error.cause, party=error.party) from None

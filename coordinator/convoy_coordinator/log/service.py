@@ -1,0 +1,398 @@
+"""The log as the rest of the coordinator uses it.
+
+    LogService(sessions, origin, signers, *, witnesses=…, clock=…, deadline_s=2.0)
+      append(entry: bytes) -> int                     durable when it returns
+      append_many(entries) -> list[int]               all or none
+      checkpoint() -> str                             signed note over every durable entry
+      add_cosignatures(note: str) -> Cosigning        verified and kept; says if it is the quorum
+      latest() -> str                                 last checkpoint with its cosignatures
+      inclusion(index, size) -> list[bytes]           consistency(old, new) -> list[bytes]
+      entries(start, end) -> list[bytes]              size() -> int
+      policy() -> Policy                              witness_size(party) -> int
+      evidence(index) -> Evidence                     under the latest checkpoint
+      checkpoints() -> list[str]                      every one that was signed
+      refuse_behind(notes) / refuse_smaller_than(sizes)    raise if a witness has seen more
+      close()
+
+Guarantees: SPEC.md L1 to L6. Entries are checked to be canonical and of the catalogue before they
+are taken. A checkpoint is stored before it is returned, and it is compared with the one before.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import insert
+from sqlalchemy.orm import Session
+
+from convoy_audit.checkpoint import Checkpoint, open_checkpoint, peek
+from convoy_audit.entry import MAX_ENTRY_BYTES, parse_entry
+from convoy_audit.errors import AuditError, FormatError, ProofError, SignatureError
+from convoy_audit.evidence import Evidence
+from convoy_audit.merkle import leaf_hash
+from convoy_audit.note import Signature, Signer, Verifier, open_note, sign_note, split_note
+from convoy_audit.policy import Policy, make_policy
+from convoy_audit.tiles import HEIGHT, WIDTH, Span, tile_data
+from convoy_coordinator.db.session import SessionFactory, writing
+from convoy_coordinator.errors import Problem, SetupError
+from convoy_coordinator.log import store
+from convoy_coordinator.log.sequencer import Sequencer
+from convoy_coordinator.log.tables import LogCheckpoint, LogCosignature
+
+Witnesses = Callable[[], Mapping[str, Sequence[str]]]
+"""Returns the verifier keys of every witness, by party."""
+
+
+def no_witnesses() -> Mapping[str, Sequence[str]]:
+    """Return that nobody is enrolled."""
+    return {}
+
+
+def now_utc() -> datetime:
+    """Return the present instant."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Cosigning:
+    """Who has cosigned a checkpoint, and whether that is enough."""
+
+    size: int
+    parties: tuple[str, ...]
+    needed: int
+    has_quorum: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what the internal route answers."""
+        return {
+            "size": self.size,
+            "cosigned": len(self.parties),
+            "parties": list(self.parties),
+            "needed": self.needed,
+            "quorum": self.has_quorum,
+        }
+
+
+class LogService:
+    """One log with its checkpoints and cosignatures.
+
+    Args:
+        sessions: the database; its tables must be there.
+        origin: the origin line; also the name of every signer.
+        signers: the log's keys, Ed25519 and ML-DSA-44; all sign every checkpoint.
+        witnesses: party -> vkeys, asked each time, because parties enrol while the log runs.
+        clock: for the time in ML-DSA-44 signatures.
+        deadline_s: how long an append may take.
+
+    Raises:
+        SetupError: LOG_BROKEN, or a signer of another origin.
+    """
+
+    def __init__(
+        self,
+        sessions: SessionFactory,
+        origin: str,
+        signers: Sequence[Signer],
+        *,
+        witnesses: Witnesses = no_witnesses,
+        clock: Callable[[], datetime] = now_utc,
+        deadline_s: float = 2.0,
+    ) -> None:
+        if not signers or any(signer.name != origin for signer in signers):
+            raise SetupError(
+                "LOG_KEY_WRONG",
+                f"the log needs keys under its own name {origin!r}",
+                fix="Make the log's keys with the origin as their name.",
+            )
+        self.origin = origin
+        self._sessions = sessions
+        self._signers = tuple(signers)
+        self._witnesses = witnesses
+        self._clock = clock
+        self._signing = threading.Lock()
+        self._sequencer = Sequencer(sessions, deadline_s=deadline_s)
+        self._tree = self._sequencer.tree
+        with sessions() as session:
+            signed = [peek(row.note.encode()) for row in store.all_checkpoints(session)]
+        for checkpoint in signed:
+            self._check_extends(checkpoint)
+
+    @property
+    def vkeys(self) -> tuple[str, ...]:
+        """The log's verifier keys, for partners to pin."""
+        return tuple(signer.vkey for signer in self._signers)
+
+    @property
+    def verifiers(self) -> tuple[Verifier, ...]:
+        """The public halves of the log's keys."""
+        return tuple(signer.verifier for signer in self._signers)
+
+    # Entries -------------------------------------------------------------------------------------
+
+    def append(self, entry: bytes) -> int:
+        """Append one entry; return its index once it is durable.
+
+        Raises:
+            FormatError: not an entry of the catalogue.
+            Problem: LOG_UNAVAILABLE.
+        """
+        return self.append_many([entry])[0]
+
+    def append_many(self, entries: Sequence[bytes]) -> list[int]:
+        """Append entries next to each other, all or none; return once they are durable.
+
+        Raises:
+            FormatError: one of them is not an entry of the catalogue; nothing is appended.
+            Problem: LOG_UNAVAILABLE.
+        """
+        for entry in entries:
+            if len(entry) > MAX_ENTRY_BYTES:
+                raise FormatError(f"an entry of {len(entry)} bytes; the limit is {MAX_ENTRY_BYTES}")
+            parse_entry(entry)
+        return self._sequencer.append(entries) if entries else []
+
+    def size(self) -> int:
+        """Return the number of durable entries."""
+        return self._tree.size
+
+    def entries(self, start: int, end: int) -> list[bytes]:
+        """Return the entries [start, end).
+
+        Raises:
+            ProofError: outside the log.
+            Problem: LOG_UNAVAILABLE, an entry in the database is not what was logged.
+        """
+        if not 0 <= start <= end <= self.size():
+            raise ProofError(f"no entries {start} to {end} in a log of {self.size()}")
+        with self._sessions() as session:
+            found = store.entries(session, start, end)
+        if len(found) != end - start or any(
+            leaf_hash(body) != self._tree.leaf(start + at) for at, body in enumerate(found)
+        ):
+            raise Problem("LOG_UNAVAILABLE", "an entry in the database is not what was logged")
+        return found
+
+    def bundle(self, span: Span) -> list[bytes]:
+        """Return the entries of a bundle.
+
+        Raises:
+            ProofError: outside the log.
+        """
+        start = span.index * WIDTH
+        return self.entries(start, start + span.width)
+
+    # Proofs --------------------------------------------------------------------------------------
+
+    def inclusion(self, index: int, size: int) -> list[bytes]:
+        """Prove that entry ``index`` is in the tree of ``size``.
+
+        Raises:
+            ProofError: outside the log.
+        """
+        return self._tree.inclusion_proof(index, size)
+
+    def consistency(self, old: int, new: int) -> list[bytes]:
+        """Prove that the tree of ``new`` extends that of ``old``; empty from 0 and between equals.
+
+        Raises:
+            ProofError: outside the log.
+        """
+        if old == 0 and 0 <= new <= self.size():
+            return []
+        return self._tree.consistency_proof(old, new)
+
+    def tile(self, span: Span) -> bytes:
+        """Return the hashes of a tile.
+
+        Raises:
+            ProofError: outside the log.
+        """
+        if (span.index * WIDTH + span.width) << (HEIGHT * span.level) > self.size():
+            raise ProofError("no such tile yet")
+        return tile_data(self._tree, span)
+
+    def evidence(self, index: int) -> Evidence:
+        """Return the evidence of an entry under the latest checkpoint.
+
+        Raises:
+            ProofError: the latest checkpoint does not cover it.
+            Problem: NOT_FOUND, there is no checkpoint.
+        """
+        note = self.latest().encode()
+        proof = self.inclusion(index, peek(note).size)
+        return Evidence(note, index, self.entries(index, index + 1)[0], tuple(proof))
+
+    # Checkpoints ---------------------------------------------------------------------------------
+
+    def checkpoint(self) -> str:
+        """Sign every durable entry; the same size gives the same note again.
+
+        Raises:
+            SetupError: LOG_BROKEN, the tree does not extend what was signed before; nothing is
+                signed then.
+        """
+        with self._signing:
+            size = self.size()
+            with self._sessions() as session:
+                last = store.latest_checkpoint(session)
+            if last is not None:
+                self._check_extends(peek(last.note.encode()))
+                if last.size == size:
+                    return last.note
+            checkpoint = Checkpoint(self.origin, size, self._tree.root(size))
+            time_s = int(self._clock().timestamp())
+            note = sign_note(checkpoint.text, self._signers, time_s).decode()
+            with writing(self._sessions) as session:
+                session.execute(insert(LogCheckpoint), {"size": size, "root": checkpoint.root, "note": note})
+            # If we die here: a checkpoint is stored that nobody has seen; it is consistent with all
+            # that follow, and the next call returns it.
+            return note
+
+    def latest(self) -> str:
+        """Return the last checkpoint with every cosignature that was kept.
+
+        Raises:
+            Problem: NOT_FOUND, nothing was signed yet.
+        """
+        with self._sessions() as session:
+            last = store.latest_checkpoint(session)
+            if last is None:
+                raise Problem("NOT_FOUND", "the log has no checkpoint yet")
+            return _with_cosignatures(session, last)
+
+    def checkpoints(self) -> list[str]:
+        """Return every checkpoint that was signed, with cosignatures, by ascending size."""
+        with self._sessions() as session:
+            return [_with_cosignatures(session, row) for row in store.all_checkpoints(session)]
+
+    def add_cosignatures(self, note: str) -> Cosigning:
+        """Keep the cosignatures that a note carries.
+
+        Lines of unknown keys are ignored; a line of a known witness that does not hold refuses all.
+
+        Raises:
+            FormatError: not a checkpoint, or not one that this log signed.
+            SignatureError: a known witness's signature does not hold, or there is none.
+        """
+        raw = note.encode()
+        text, _ = split_note(raw)
+        size = Checkpoint.parse(text).size
+        with self._sessions() as session:
+            row = store.checkpoint_of(session, size)
+        if row is None or split_note(row.note.encode())[0] != text:
+            raise FormatError(f"this log has not signed such a checkpoint of {size}")
+        owners = self._owners()
+        opened = open_note(raw, owners)
+        with writing(self._sessions) as session:
+            have = {(c.name, c.key_id) for c in store.cosignatures(session, size)}
+            fresh = [
+                _cosignature_row(size, owners[s.verifier], s)
+                for s in opened.signatures
+                if (s.verifier.name, s.verifier.key_id.hex()) not in have
+            ]
+            if fresh:
+                session.execute(insert(LogCosignature), fresh)
+        return self.cosigning(size)
+
+    def cosigning(self, size: int) -> Cosigning:
+        """Tell who has cosigned the checkpoint of a size.
+
+        Raises:
+            FormatError: this log has not signed one.
+        """
+        with self._sessions() as session:
+            row = store.checkpoint_of(session, size)
+            if row is None:
+                raise FormatError(f"this log has not signed a checkpoint of {size}")
+            note = _with_cosignatures(session, row)
+        standing = self.policy().standing(note.encode())
+        return Cosigning(size, standing.cosigned, standing.needed, standing.has_quorum)
+
+    def policy(self) -> Policy:
+        """Return the policy of now: the log's keys, every enrolled witness, k >= 1 + floor(2n/3)."""
+        return make_policy(self.vkeys, self._witnesses())
+
+    def witness_size(self, party: str) -> int:
+        """Return the largest size that a party is known to have cosigned; 0 if none."""
+        with self._sessions() as session:
+            return store.witness_size(session, party)
+
+    # Rollback ------------------------------------------------------------------------------------
+
+    def refuse_behind(self, notes: Iterable[bytes]) -> None:
+        """Refuse to go on if a witness holds a checkpoint of this log that it does not extend.
+
+        Args:
+            notes: what witnesses remember; each must carry this log's signature.
+
+        Raises:
+            SetupError: LOG_BEHIND_WITNESS.
+            SignatureError: a note that this log has not signed.
+        """
+        for note in notes:
+            checkpoint, _ = open_checkpoint(note, self.verifiers)
+            self._check_extends(checkpoint)
+
+    def refuse_smaller_than(self, sizes: Mapping[str, int]) -> None:
+        """Refuse to go on if a party's witness has seen more entries than there are.
+
+        Raises:
+            SetupError: LOG_BEHIND_WITNESS, naming the party.
+        """
+        for party, size in sorted(sizes.items()):
+            if size > self.size():
+                raise _behind(f"{party} has cosigned {size} entries, there are {self.size()}", party)
+
+    def close(self) -> None:
+        """Write what is queued and stop the writer."""
+        self._sequencer.close()
+
+    def _check_extends(self, earlier: Checkpoint) -> None:
+        if earlier.origin != self.origin:
+            raise _behind(f"a checkpoint of another log, {earlier.origin[:80]!r}", None)
+        if earlier.size > self.size():
+            raise _behind(f"{earlier.size} entries were signed, there are {self.size()}", None)
+        if self._tree.root(earlier.size) != earlier.root:
+            raise _behind(f"the first {earlier.size} entries are not those that were signed", None)
+
+    def _owners(self) -> dict[Verifier, str]:
+        """Return every witness key with its party; a key that cannot be read is left out."""
+        owners: dict[Verifier, str] = {}
+        for party, vkeys in self._witnesses().items():
+            for vkey in vkeys:
+                try:
+                    owners[Verifier.parse(vkey)] = party
+                except AuditError:
+                    continue  # enrolment refuses such keys; an old row must not stop the others
+        return owners
+
+
+def _with_cosignatures(session: Session, row: LogCheckpoint) -> str:
+    return row.note + "".join(c.line for c in store.cosignatures(session, row.size))
+
+
+def _cosignature_row(size: int, party: str, signature: Signature) -> dict[str, Any]:
+    if signature.time_s is None:
+        raise SignatureError("a witness signs with a cosignature type", party=party)
+    return {
+        "size": size,
+        "name": signature.verifier.name,
+        "key_id": signature.verifier.key_id.hex(),
+        "party": party,
+        "time_s": signature.time_s,
+        "line": str(signature.line),
+    }
+
+
+def _behind(cause: str, party: str | None) -> SetupError:
+    return SetupError(
+        "LOG_BEHIND_WITNESS",
+        cause,
+        party=party,
+        fix="Restore the missing entries from a copy. If they are lost, retire this origin and open "
+        "a successor; never sign over the gap.",
+    )

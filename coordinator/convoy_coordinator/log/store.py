@@ -1,0 +1,117 @@
+"""Rows of the log: read and insert; no update, no delete.
+
+Every function takes an open session; whoever opened it decides about the transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sqlalchemy import func, insert, select, text
+from sqlalchemy.orm import Session
+
+from convoy_audit.merkle import HASH_BYTES
+from convoy_coordinator.log.tables import LogCheckpoint, LogCosignature, LogEntry, LogFrontier
+
+WRITER_LOCK = 0x436F6E766F79  # "Convoy": the advisory lock of the one writer on PostgreSQL
+BATCH = 10_000
+
+
+def take_writer_lock(session: Session) -> None:
+    """Keep every other writer away until the transaction ends.
+
+    SQLite's ``BEGIN IMMEDIATE`` has done that already.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITER_LOCK})
+
+
+def head(session: Session) -> tuple[int, bytes]:
+    """Return the stored size and frontier; (0, b"") of a new log."""
+    found = session.execute(
+        select(LogFrontier.size, LogFrontier.frontier).order_by(LogFrontier.size.desc()).limit(1)
+    ).first()
+    return (found.size, found.frontier) if found else (0, b"")
+
+
+def last_index(session: Session) -> int:
+    """Return the index of the last entry, -1 if there is none."""
+    found = session.scalar(select(func.max(LogEntry.idx)))
+    return -1 if found is None else found
+
+
+def insert_entries(session: Session, start: int, leaves: Sequence[bytes], bodies: Sequence[bytes]) -> None:
+    """Insert entries from index ``start`` on."""
+    session.connection().execute(
+        insert(LogEntry),
+        [
+            {"idx": start + at, "leaf": leaf, "body": body}
+            for at, (leaf, body) in enumerate(zip(leaves, bodies, strict=True))
+        ],
+    )
+
+
+def insert_frontier(session: Session, size: int, frontier: Sequence[bytes]) -> None:
+    """Insert the frontier of a size."""
+    session.connection().execute(insert(LogFrontier), {"size": size, "frontier": b"".join(frontier)})
+
+
+def all_entries(session: Session, start: int = 0) -> Iterator[tuple[int, bytes, bytes]]:
+    """Yield (index, leaf, body) in order, a batch at a time."""
+    while True:
+        rows = session.execute(
+            select(LogEntry.idx, LogEntry.leaf, LogEntry.body)
+            .where(LogEntry.idx >= start)
+            .order_by(LogEntry.idx)
+            .limit(BATCH)
+        ).all()
+        for row in rows:
+            yield row.idx, row.leaf, row.body
+        if len(rows) < BATCH:
+            return
+        start = rows[-1].idx + 1
+
+
+def entries(session: Session, start: int, end: int) -> list[bytes]:
+    """Return the bodies of the entries [start, end)."""
+    found = session.scalars(
+        select(LogEntry.body).where(LogEntry.idx >= start, LogEntry.idx < end).order_by(LogEntry.idx)
+    )
+    return list(found)
+
+
+def latest_checkpoint(session: Session) -> LogCheckpoint | None:
+    """Return the checkpoint of the largest size."""
+    return session.scalars(select(LogCheckpoint).order_by(LogCheckpoint.size.desc()).limit(1)).first()
+
+
+def checkpoint_of(session: Session, size: int) -> LogCheckpoint | None:
+    """Return the checkpoint of one size."""
+    return session.get(LogCheckpoint, size)
+
+
+def all_checkpoints(session: Session) -> list[LogCheckpoint]:
+    """Return every checkpoint, ascending."""
+    return list(session.scalars(select(LogCheckpoint).order_by(LogCheckpoint.size)))
+
+
+def cosignatures(session: Session, size: int) -> list[LogCosignature]:
+    """Return the cosignatures of one checkpoint, by party and key."""
+    return list(
+        session.scalars(
+            select(LogCosignature)
+            .where(LogCosignature.size == size)
+            .order_by(LogCosignature.party, LogCosignature.name, LogCosignature.key_id)
+        )
+    )
+
+
+def witness_size(session: Session, party: str) -> int:
+    """Return the largest size that a party has cosigned, 0 if none."""
+    found = session.scalar(select(func.max(LogCosignature.size)).where(LogCosignature.party == party))
+    return found or 0
+
+
+def split_frontier(data: bytes) -> list[bytes]:
+    """Return the hashes of a stored frontier."""
+    return [data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)]
