@@ -35,7 +35,10 @@ def router(log: LogService) -> APIRouter:
     @routes.get("/checkpoint")
     def checkpoint() -> Response:
         """Return the latest checkpoint with its cosignatures."""
-        return Response(log.latest(), media_type=TEXT, headers={"Cache-Control": "no-store"})
+        note = log.latest()
+        if note is None:
+            raise Problem("NOT_FOUND", "the log has no checkpoint yet")
+        return Response(note, media_type=TEXT, headers={"Cache-Control": "no-store"})
 
     @routes.get("/policy")
     def policy() -> Response:

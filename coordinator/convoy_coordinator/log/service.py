@@ -5,7 +5,7 @@
       append_many(entries) -> list[int]               all or none
       checkpoint() -> str                             signed note over every durable entry
       add_cosignatures(note: str) -> Cosigning        verified and kept; says if it is the quorum
-      latest() -> str                                 last checkpoint with its cosignatures
+      latest() -> str | None                          last checkpoint with its cosignatures
       inclusion(index, size) -> list[bytes]           consistency(old, new) -> list[bytes]
       entries(start, end) -> list[bytes]              size() -> int
       policy() -> Policy                              witness_size(party) -> int
@@ -84,7 +84,8 @@ class LogService:
         sessions: the database; its tables must be there.
         origin: the origin line; also the name of every signer.
         signers: the log's keys, Ed25519 and ML-DSA-44; all sign every checkpoint.
-        witnesses: party -> vkeys, asked each time, because parties enrol while the log runs.
+        witnesses: party -> vkeys, asked each time, because parties enrol while the log runs; it may
+            look at services that are made after the log, as ``lambda: {p.id: …}`` does.
         clock: for the time in ML-DSA-44 signatures.
         deadline_s: how long an append may take.
 
@@ -222,7 +223,10 @@ class LogService:
             ProofError: the latest checkpoint does not cover it.
             Problem: NOT_FOUND, there is no checkpoint.
         """
-        note = self.latest().encode()
+        latest = self.latest()
+        if latest is None:
+            raise Problem("NOT_FOUND", "the log has no checkpoint yet")
+        note = latest.encode()
         proof = self.inclusion(index, peek(note).size)
         return Evidence(note, index, self.entries(index, index + 1)[0], tuple(proof))
 
@@ -252,17 +256,11 @@ class LogService:
             # that follow, and the next call returns it.
             return note
 
-    def latest(self) -> str:
-        """Return the last checkpoint with every cosignature that was kept.
-
-        Raises:
-            Problem: NOT_FOUND, nothing was signed yet.
-        """
+    def latest(self) -> str | None:
+        """Return the last checkpoint with every cosignature that was kept; None before the first."""
         with self._sessions() as session:
             last = store.latest_checkpoint(session)
-            if last is None:
-                raise Problem("NOT_FOUND", "the log has no checkpoint yet")
-            return _with_cosignatures(session, last)
+            return None if last is None else _with_cosignatures(session, last)
 
     def checkpoints(self) -> list[str]:
         """Return every checkpoint that was signed, with cosignatures, by ascending size."""
@@ -286,6 +284,11 @@ class LogService:
         if row is None or split_note(row.note.encode())[0] != text:
             raise FormatError(f"this log has not signed such a checkpoint of {size}")
         owners = self._owners()
+        if not owners:
+            raise SignatureError(
+                "no witness is enrolled, so no cosignature can be verified (LogService(witnesses=…))",
+                code="SIGNATURE_MISSING",
+            )
         opened = open_note(raw, owners)
         with writing(self._sessions) as session:
             have = {(c.name, c.key_id) for c in store.cosignatures(session, size)}
