@@ -37,6 +37,7 @@ from convoy_models.risk.information import Relation, Seen, information, kernel, 
 
 CARRY_ERROR = 0.35
 """How wrong ``H (w - w_t)`` may be, as a share of itself."""
+BEND_ERROR = 0.3
 LONGEST_STEP = 1.0
 """Longest move of one coefficient (log scale) in one update."""
 LEVEL_SCALE = 1.0
@@ -46,6 +47,18 @@ SCALE_WEIGHT = 4.0
 SCALE_PASSES = 8
 DECIMALS = 9
 """Points are rounded before they are asked, so that what is asked is exactly what is remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Carried:
+    """Model sums at the current point: value, variance, margins (p,); H and its correction (p,
+    p)."""
+
+    value: Floats
+    variance: Floats
+    margins: Floats
+    info: Floats
+    slope: Floats
 
 
 @dataclass(slots=True)
@@ -99,17 +112,14 @@ class Posterior:
         Every cell must have been seen once. damping: in (0, 1], share of the step that is taken.
         """
         related = self._relate()
-        model, model_variance, margins = self._carry(related)
-        info = information(self.features, self.blocks, margins, related)
-        operator = self._contrasts @ np.column_stack([info, margins])
-        noise = (
-            self._contrasts
-            @ (info + np.diag(self._label_variance + model_variance))
-            @ self._contrasts.T
-        )
+        at = self._carry(related)
+        operator = self._contrasts @ np.column_stack([at.info + at.slope, at.margins])
+        variance = np.diag(self._label_variance + at.variance)
+        noise = self._contrasts @ (at.info + variance) @ self._contrasts.T
         whitened = np.linalg.solve(noise, operator)
         known = operator.T @ whitened
-        target = whitened.T @ (self._contrasts @ (self._labels - model)) + known @ self.theta
+        surprise = self._contrasts @ (self._labels - at.value)
+        target = whitened.T @ surprise + known @ self.theta
         middle = np.append(self.centre, self.prior_level)
         mean = self.theta
         for _ in range(SCALE_PASSES):
@@ -125,7 +135,7 @@ class Posterior:
     def margins(self) -> Floats:
         """Return the model's margins at the current point, (p,), positive, every block with the
         same total."""
-        return self._carry(self._relate())[2]
+        return self._carry(self._relate()).margins
 
     def _relate(self) -> Relation:
         first = np.ones(self.centre.size)
@@ -134,27 +144,52 @@ class Posterior:
                 first[seen.cells] = seen.value
         return relate(self.features, self.blocks, self._even(first), self._labels, self._seen)
 
-    def _carry(self, related: Relation) -> tuple[Floats, Floats, Floats]:
-        """Return model sums at ``theta`` from all that were seen: value (p,), variance (p,), and
-        positive margins (p,)."""
+    def _carry(self, related: Relation) -> _Carried:
+        """Return what the model sums at ``theta`` would be, from all that were opened elsewhere."""
         value = np.ones(self.centre.size)
         for seen in self._seen:
             value[seen.cells] = seen.value
-        variance = np.zeros_like(value)
+        variance, slope = np.zeros_like(value), np.zeros((value.size, value.size))
+        even = self._even(value)
+        info = information(self.features, self.blocks, even, related)
         for _ in range(3):
+            moves = np.array([seen.point - self.theta for seen in self._seen])
+            metric = info - np.outer(even, even) / even[self.blocks[0]].sum()
+            pull = moves[:, :-1] @ metric / even[self.blocks[0]].sum()  # (T, p)
+            spread = pull @ moves[:, :-1].T
+            error = CARRY_ERROR**2 * spread + BEND_ERROR**2 * spread**2
+            for cell_slice, rows in self._visits():
+                cells = np.arange(cell_slice.start, cell_slice.stop)
+                shift = moves[rows, :-1] @ info[:, cells] + np.outer(moves[rows, -1], even[cells])
+                growth = np.expm1(np.clip(shift / even[cells], -1.5, 1.5)) * even[cells]
+                opened = np.array([self._seen[t].value[cells - self._seen[t].cells.start] for t in rows])
+                noise = np.array([self._seen[t].variance for t in rows])
+                for column, cell in enumerate(cells):
+                    weight = even[cell] ** 2
+                    cov = weight * (error[np.ix_(rows, rows)] + 1e-6 * np.eye(len(rows)))
+                    inverse = np.linalg.inv(cov + np.diag(noise))
+                    rest = opened[:, column] - growth[:, column]
+                    total = inverse.sum()
+                    value[cell] = inverse.sum(axis=0) @ rest / total
+                    variance[cell] = 1.0 / total
+                    slope[cell] = weight * CARRY_ERROR**2 * (inverse @ (rest - value[cell])) @ pull[rows]
             even = self._even(value)
             info = information(self.features, self.blocks, even, related)
-            total, precision = np.zeros_like(value), np.zeros_like(value)
-            for seen in self._seen:
-                move = self.theta - seen.point
-                shift = (info @ move[:-1] + even * move[-1])[seen.cells]
-                base = np.maximum(seen.value, 0.2 * even[seen.cells])
-                carried = seen.value + base * np.expm1(np.clip(shift / base, -1.5, 1.5))
-                weight = 1.0 / (seen.variance + (CARRY_ERROR * shift) ** 2 + 1e-9)
-                total[seen.cells] += weight * carried
-                precision[seen.cells] += weight
-            value, variance = total / precision, 1.0 / precision
-        return value, variance, self._even(value)
+        return _Carried(value, variance, even, info, slope)
+
+    def _visits(self) -> list[tuple[slice, list[int]]]:
+        """Return the blocks with the numbers of the opened sums that cover them."""
+        return [
+            (
+                block,
+                [
+                    t
+                    for t, seen in enumerate(self._seen)
+                    if seen.cells.start <= block.start and block.stop <= seen.cells.stop
+                ],
+            )
+            for block in self.blocks
+        ]
 
     def _even(self, margins: Floats) -> Floats:
         """Make margins positive and scale every block to the mean total: each person is in every
@@ -175,13 +210,8 @@ class Posterior:
     def _rescale(self, covariance: npt.NDArray[Any], away: npt.NDArray[Any]) -> None:
         for index, (block, inner) in enumerate(zip(self.blocks, self._kernels, strict=True)):
             size = float(away[block] @ inner @ away[block])
-            free = (
-                away[block].size
-                - float(np.trace(inner @ covariance[block, block])) / self._scale2[index]
-            )
-            self._scale2[index] = (size + SCALE_WEIGHT * self.prior_scale**2) / (
-                max(free, 0.0) + SCALE_WEIGHT
-            )
+            free = away[block].size - float(np.trace(inner @ covariance[block, block])) / self._scale2[index]
+            self._scale2[index] = (size + SCALE_WEIGHT * self.prior_scale**2) / (max(free, 0.0) + SCALE_WEIGHT)
 
 
 def _contrasts(blocks: Sequence[slice], cells: int) -> Floats:
