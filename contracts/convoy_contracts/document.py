@@ -1,7 +1,7 @@
 """The contract document (FORMAT.md §3): a closed, frozen value, and the only way to get one is ``Contract.parse``.
 
 Guarantees: every member is known and of its type; ids are unique in their lists; timestamps and decimals are valid; a
-specification fits the digest under which its algorithm is listed. Does not judge grades (they need the vocabulary: ``grade_faults``), constraints
+specification fits the digest under which its algorithm is listed. Does not judge grades (``grade_faults`` does), constraints
 (gate 4 of ``decide``) or signatures.
 What may never change: the meaning of a member of ``convoy-contract/1``. Optional members may be added; an engine refuses
 what it does not know.

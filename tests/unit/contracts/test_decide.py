@@ -71,7 +71,7 @@ def test_a_doubtful_clock_does_not_hide_other_reasons(baseline: dict[str, Any]) 
         lambda w: w["node"]["budget"]["urn:convoy:asset:cpo:charge:2"].update(spent=-1),
         lambda w: w["request"].update(precision={"night_share": "0.10e1"}),
         lambda w: w["request"].update(issuedAt="2027-03-01T09:59:60+08:00"),
-        lambda w: w["request"].update(nonce="\ud800"),
+        lambda w: w["request"].update(purpose="\ud800"),
     ],
 )
 def test_a_malformed_world_has_that_one_reason(baseline: dict[str, Any], spoil: Any) -> None:
