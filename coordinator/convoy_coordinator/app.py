@@ -56,14 +56,14 @@ def create_app(settings: Settings, *, clock: Clock = now_utc) -> FastAPI:
     install_problems(app)
 
     operator = requires(parts.keys.operator_token)
-    app.include_router(parties.router(parts.parties, operator))
+    app.include_router(parties.router(parts.parties, parts.log.witness_size, operator))
     app.include_router(contracts.router(parts.contracts, operator))
     app.include_router(runs.router(parts.runs, operator))
     app.include_router(releases.router(parts.releases))
     app.include_router(log.router(parts.log))
 
     inside = APIRouter(dependencies=[Depends(requires(parts.keys.internal_token))])
-    inside.include_router(internal.router(parts.journal, parts.parties, parts.witnesses))
+    inside.include_router(internal.router(parts.log, parts.intake, parts.parties))
     inside.include_router(runs.internal_router(parts.runs, parts.parties.key_ring))
     inside.include_router(releases.internal_router(parts.releases))
     app.include_router(inside)
@@ -85,6 +85,7 @@ def _overview(parts: Parts, say: Say, url: str) -> Overview:
         contracts=parts.contracts.all(),
         runs=parts.runs.latest(),
         releases=parts.releases.all(),
+        ledgers=parts.ledgers.all(),
         log=parts.log_view(),
     )
 

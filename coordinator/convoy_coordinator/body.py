@@ -50,9 +50,7 @@ def strict_json(data: bytes) -> Any:
     except UnicodeError:
         raise Problem("BODY_MALFORMED", "the body is not UTF-8 or has a lone surrogate") from None
     except json.JSONDecodeError as error:
-        raise Problem(
-            "BODY_MALFORMED", f"{error.msg} at line {error.lineno}, column {error.colno}"
-        ) from None
+        raise Problem("BODY_MALFORMED", f"{error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:
         raise Problem("BODY_MALFORMED", "the body is nested too deeply") from None
     except ValueError:  # an integer of more digits than Python converts
@@ -86,9 +84,7 @@ def body(model: type[InputT]) -> Callable[[Request], Awaitable[InputT]]:
 
 def described(model: type[Input]) -> dict[str, Any]:
     """Return the ``openapi_extra`` of a route that reads ``model``."""
-    schema = model.model_json_schema(
-        ref_template=f"#/components/schemas/{model.__name__}.{{model}}"
-    )
+    schema = model.model_json_schema(ref_template=f"#/components/schemas/{model.__name__}.{{model}}")
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
@@ -111,9 +107,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = next(
-            (n for path, n in self._larger.items() if scope["path"].startswith(path)), self._limit
-        )
+        limit = next((n for path, n in self._larger.items() if scope["path"].startswith(path)), self._limit)
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > limit:
             answer = problem_response(Request(scope), _too_large(limit))
@@ -141,9 +135,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = sorted({key for key in keys if keys.count(key) > 1})
-        raise Problem(
-            "BODY_MALFORMED", f"key(s) more than once in one object: {', '.join(twice)[:200]}"
-        )
+        raise Problem("BODY_MALFORMED", f"key(s) more than once in one object: {', '.join(twice)[:200]}")
     return result
 
 

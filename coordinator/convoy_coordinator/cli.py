@@ -8,7 +8,9 @@ usage.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,9 +43,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 def init(
     home: Home = None,
     name: Annotated[str, typer.Option(help="Name of the federation.")] = "Convoy",
-    origin: Annotated[
-        str, typer.Option(help="Origin line of the log; can never change.")
-    ] = "convoy.example/log",
+    origin: Annotated[str, typer.Option(help="Origin line of the log; can never change.")] = "convoy.example/log",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
     as_json: AsJson = False,
 ) -> None:
@@ -57,10 +57,11 @@ def init(
         [
             f"Home          {facts['home']}",
             f"Log origin    {facts['origin']}",
-            *(f"Log key       {key}" for key in facts["logKeys"]),
+            f"Log keys      {facts['logKeysFile']}",
+            *(f"              {_short(key)}" for key in facts["logKeys"]),
             f"Release key   {facts['releaseKey']}",
             "",
-            "Give the log key to every partner by another way; their nodes pin it.",
+            "Give the file of log keys to every partner by another way; their nodes pin them.",
         ],
         f"convoy-coordinator serve --home {facts['home']}",
     )
@@ -100,16 +101,20 @@ def serve(
 
     settings = read_settings(home, host=host, port=port)
     application = create_app(settings)
-    out.print(f"Overview: http://{settings.host}:{settings.port}/   (Ctrl-C stops)")
-    uvicorn.run(
-        application,
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        server_header=False,
-        timeout_keep_alive=30,
-        h11_max_incomplete_event_size=32_768,
+    listener = socket.create_server((settings.host, settings.port), backlog=128)
+    real_port = listener.getsockname()[1]
+    out.print(f"Overview: http://{settings.host}:{real_port}/   (Ctrl-C stops)", soft_wrap=True)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application,
+            log_level="warning",
+            server_header=False,
+            timeout_keep_alive=30,
+            h11_max_incomplete_event_size=32_768,
+        )
     )
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
 
 
 @app.command()
@@ -144,12 +149,12 @@ def parties(home: Home = None, as_json: AsJson = False) -> None:
     """List the enrolled parties with the fingerprints of their identity keys."""
     from convoy_coordinator.parties.routes import party_json
 
-    found = _parts(home).parties.all()
+    parts = _parts(home)
+    found = [(party, parts.log.witness_size(party.id)) for party in parts.parties.all()]
     table = _table("party", "role", "region", "fingerprint", "cosigned up to")
-    for party in found:
-        size = str(party.witness_size) if party.witness_size else "never"
-        table.add_row(party.id, party.role, party.region, party.fingerprint, size)
-    _show([party_json(p) for p in found], as_json, [table], "convoy-coordinator runs")
+    for party, size in found:
+        table.add_row(party.id, party.role, party.region, party.fingerprint, str(size) if size else "never")
+    _show([party_json(p, size) for p, size in found], as_json, [table], "convoy-coordinator runs")
 
 
 @app.command()
@@ -163,9 +168,7 @@ def runs(home: Home = None, as_json: AsJson = False) -> None:
         done, total = run.progress.get("done"), run.progress.get("total")
         progress = f"{done}/{total}" if total else ""
         cause = " ".join(filter(None, (run.reason, run.cause)))
-        table.add_row(
-            run.uid, run.algorithm, run.state.value, progress, run.party or "", cause, run.fix or ""
-        )
+        table.add_row(run.uid, run.algorithm, run.state.value, progress, run.party or "", cause, run.fix or "")
     _show([run_json(r) for r in found], as_json, [table], "convoy-coordinator log")
 
 
@@ -180,7 +183,7 @@ def log(
     size = parts.log.size()
     first = max(0, size - last)
     entries = [_entry(first + i, raw) for i, raw in enumerate(parts.log.entries(first, size))]
-    checkpoint = parts.log.latest()
+    checkpoint = parts.latest_checkpoint()
     lines: list[Any] = [f"{e['index']:>6}  {e['text']}" for e in entries]
     _show(
         {"size": size, "entries": entries, "checkpoint": checkpoint},
@@ -219,6 +222,11 @@ def _parts(home: Path | None) -> Parts:
     return wire(read_settings(home))
 
 
+def _short(vkey: str) -> str:
+    """Return name, key id and the beginning of a verifier key: enough to compare by telephone."""
+    return vkey if len(vkey) <= 90 else f"{vkey[:60]}… ({len(vkey)} characters)"
+
+
 def _entry(index: int, raw: bytes) -> dict[str, Any]:
     return {"index": index, "text": raw.decode("utf-8", errors="backslashreplace")}
 
@@ -235,5 +243,8 @@ def _show(facts: Any, as_json: bool, lines: list[Any], following: str) -> None:
         print(json.dumps(facts, ensure_ascii=False, indent=2))
         return
     for line in lines:
-        out.print(line, highlight=False, markup=False) if isinstance(line, str) else out.print(line)
-    out.print(f"\nNext: {following}", highlight=False, markup=False)
+        if isinstance(line, str):
+            out.print(line, highlight=False, markup=False, soft_wrap=True)
+        else:
+            out.print(line)
+    out.print(f"\nNext: {following}", highlight=False, markup=False, soft_wrap=True)

@@ -29,14 +29,8 @@ class Fault:
 class CoordinatorError(Exception):
     """The root of every error of this package."""
 
-    def __init__(
-        self, code: str, cause: str, *, party: str | None = None, fix: str | None = None
-    ) -> None:
-        super().__init__(
-            f"{code}: {cause}"
-            + (f" (party: {party})" if party else "")
-            + (f" Fix: {fix}" if fix else "")
-        )
+    def __init__(self, code: str, cause: str, *, party: str | None = None, fix: str | None = None) -> None:
+        super().__init__(f"{code}: {cause}" + (f" (party: {party})" if party else "") + (f" Fix: {fix}" if fix else ""))
         self.code = code
         self.cause = cause
         self.party = party

@@ -13,11 +13,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends
 from pydantic import Field, StringConstraints
 
+from convoy_audit.errors import AuditError
 from convoy_coordinator.body import Input, body, described
 from convoy_coordinator.errors import Fault, Problem
-from convoy_coordinator.journal import Journal
+from convoy_coordinator.intake import Intake
+from convoy_coordinator.log import LogService
 from convoy_coordinator.parties.service import PartyService
-from convoy_coordinator.parties.witnesses import Witnesses
 
 MAX_ENTRIES = 1000
 
@@ -46,19 +47,19 @@ class NewCosignatures(Input):
     note: Annotated[str, StringConstraints(min_length=1, max_length=1_000_000)]
 
 
-def router(journal: Journal, parties: PartyService, witnesses: Witnesses) -> APIRouter:
+def router(log: LogService, intake: Intake, parties: PartyService) -> APIRouter:
     """Return the routes under ``/internal/log``."""
     routes = APIRouter(prefix="/internal/log", tags=["internal"])
 
     @routes.post("/append", openapi_extra=described(NewEntries))
     def append(new: Annotated[NewEntries, Depends(body(NewEntries))]) -> dict[str, Any]:
         """Append entries; answers once they are durable."""
-        return {"indexes": journal.append(new.decoded())}
+        return {"indexes": intake.append(new.decoded())}
 
     @routes.post("/checkpoint")
     def checkpoint() -> dict[str, str]:
         """Sign a checkpoint over every durable entry."""
-        return {"checkpoint": journal.checkpoint()}
+        return {"checkpoint": log.checkpoint()}
 
     @routes.post("/cosignatures", openapi_extra=described(NewCosignatures))
     def cosignatures(
@@ -67,19 +68,15 @@ def router(journal: Journal, parties: PartyService, witnesses: Witnesses) -> API
         """Add cosignatures; answers how many witnesses have cosigned and whether that is the
         quorum.
         """
-        quorum = witnesses.add(new.note)
-        return {
-            "size": quorum.size,
-            "quorum": quorum.is_met,
-            "cosigned": len(quorum.cosigned),
-            "needed": quorum.needed,
-            "by": list(quorum.cosigned),
-        }
+        try:
+            return log.add_cosignatures(new.note).as_json()
+        except AuditError as error:
+            raise Problem("LOG_REFUSED", error.cause, party=error.party) from None
 
     @routes.get("/witness")
     def witness(party: str) -> dict[str, Any]:
         """Return the size of the largest tree that a party has cosigned; 0 for none."""
         found = parties.get(party)
-        return {"party": found.id, "size": found.witness_size}
+        return {"party": found.id, "size": log.witness_size(found.id)}
 
     return routes

@@ -21,10 +21,10 @@ from typing import Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from convoy_audit.entry import encode, parse_entry
+from convoy_audit.entry import encode
 from convoy_audit.errors import AuditError
 from convoy_audit.events import Event
-from convoy_coordinator.errors import Fault, Problem
+from convoy_coordinator.errors import Problem
 
 Clock = Callable[[], datetime]
 """Returns the present instant, aware and in UTC."""
@@ -42,9 +42,6 @@ class Log(Protocol):
 
     def append_many(self, entries: Sequence[bytes]) -> list[int]:
         """Append entries; return their indexes once they are durable."""
-
-    def checkpoint(self) -> str:
-        """Sign a checkpoint over every durable entry."""
 
 
 class Journal:
@@ -77,36 +74,14 @@ class Journal:
             raw = encode(author(self._clock()))
         except AuditError as error:
             raise Problem("LOG_REFUSED", error.cause, party=error.party) from None
-        return self._append([raw])[0]
+        return self.append([raw])[0]
 
     def append(self, entries: Sequence[bytes]) -> list[int]:
-        """Write entries that others made, such as the statements of parties; all of them or none.
+        """Write entries that others made, in order; return their indexes once all are durable.
 
         Raises:
-            Problem: LOG_REFUSED with every entry that is not one of the catalogue; LOG_UNAVAILABLE.
+            Problem: LOG_REFUSED or LOG_UNAVAILABLE; nothing is written then.
         """
-        faults = []
-        for position, raw in enumerate(entries):
-            try:
-                parse_entry(raw)
-            except AuditError as error:
-                faults.append(Fault(f"/entries/{position}", error.cause))
-        if faults:
-            raise Problem("LOG_REFUSED", f"{len(faults)} entries are no events", faults=faults)
-        return self._append(entries)
-
-    def checkpoint(self) -> str:
-        """Sign a checkpoint over every durable entry.
-
-        Raises:
-            Problem: LOG_UNAVAILABLE.
-        """
-        try:
-            return self._log.checkpoint()
-        except SQLAlchemyError:
-            raise Problem("LOG_UNAVAILABLE", "the log could not be read") from None
-
-    def _append(self, entries: Sequence[bytes]) -> list[int]:
         try:
             return self._log.append_many(entries)
         except AuditError as error:

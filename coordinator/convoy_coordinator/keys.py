@@ -111,13 +111,9 @@ def _read_secret(path: Path) -> str:
             fix="Run 'convoy-coordinator init' first.",
         ) from None
     except (OSError, UnicodeDecodeError):
-        raise SetupError(
-            "KEY_UNREADABLE", f"{path.name} cannot be read", fix="Check owner and mode (0600)."
-        ) from None
+        raise SetupError("KEY_UNREADABLE", f"{path.name} cannot be read", fix="Check owner and mode (0600).") from None
     if mode & 0o077:
-        raise SetupError(
-            "KEY_OPEN", f"{path.name} has mode {mode:04o}", fix=f"chmod 600 {path.name}"
-        )
+        raise SetupError("KEY_OPEN", f"{path.name} has mode {mode:04o}", fix=f"chmod 600 {path.name}")
     if not text:
         raise SetupError("KEY_UNREADABLE", f"{path.name} is empty", fix="Restore it from a backup.")
     return text

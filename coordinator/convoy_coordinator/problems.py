@@ -246,9 +246,7 @@ def problem_response(request: Request, problem: Problem, **members: object) -> J
     """Answer a request with a problem, in its language."""
     document = problem_document(problem, choose_language(request)) | members
     headers = {"WWW-Authenticate": "Bearer"} if document["status"] == 401 else None
-    return JSONResponse(
-        document, status_code=document["status"], media_type=MEDIA_TYPE, headers=headers
-    )
+    return JSONResponse(document, status_code=document["status"], media_type=MEDIA_TYPE, headers=headers)
 
 
 def _answer_problem(request: Request, error: Exception) -> Response:
@@ -260,22 +258,16 @@ def _answer_problem(request: Request, error: Exception) -> Response:
 def _answer_http(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     code = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}.get(status, "INPUT_INVALID")
-    return problem_response(
-        request, Problem(code, f"{request.method} {request.url.path} answers {status}")
-    )
+    return problem_response(request, Problem(code, f"{request.method} {request.url.path} answers {status}"))
 
 
 def _answer_validation(request: Request, error: Exception) -> Response:
     found = error.errors() if isinstance(error, RequestValidationError) else []
     faults = [Fault("/" + "/".join(map(str, e["loc"])), str(e["msg"])) for e in found]
-    return problem_response(
-        request, Problem("INPUT_INVALID", f"{len(faults)} member(s) are wrong", faults=faults)
-    )
+    return problem_response(request, Problem("INPUT_INVALID", f"{len(faults)} member(s) are wrong", faults=faults))
 
 
 def _answer_unforeseen(request: Request, error: Exception) -> Response:
     trace_id = secrets.token_hex(8)
     _log.error("trace %s: %s %s failed", trace_id, request.method, request.url.path, exc_info=error)
-    return problem_response(
-        request, Problem("INTERNAL", "an unforeseen error; it is in the log"), trace_id=trace_id
-    )
+    return problem_response(request, Problem("INTERNAL", "an unforeseen error; it is in the log"), trace_id=trace_id)

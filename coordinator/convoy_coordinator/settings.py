@@ -31,9 +31,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="CONVOY_COORDINATOR_", extra="forbid", frozen=True)
 
-    home: Path = Field(
-        description="Folder of keys, releases, the SQLite database and coordinator.toml."
-    )
+    home: Path = Field(description="Folder of keys, releases, the SQLite database and coordinator.toml.")
     name: str = Field(
         default="Convoy",
         min_length=1,
@@ -46,20 +44,14 @@ class Settings(BaseSettings):
         description="Origin line of the log; never changes once a checkpoint is signed.",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
-    port: int = Field(
-        default=8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one."
-    )
+    port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     database_url: str | None = Field(
         default=None,
         repr=False,
         description="SQLAlchemy URL; default is SQLite in the home folder.",
     )
-    database_url_file: Path | None = Field(
-        default=None, description="File (0600) that holds the database URL."
-    )
-    max_body_bytes: int = Field(
-        default=2 * MEGABYTE, ge=1024, description="Largest request body, in bytes."
-    )
+    database_url_file: Path | None = Field(default=None, description="File (0600) that holds the database URL.")
+    max_body_bytes: int = Field(default=2 * MEGABYTE, ge=1024, description="Largest request body, in bytes.")
     max_release_bytes: int = Field(
         default=256 * MEGABYTE, ge=1024, description="Largest body of a release upload, in bytes."
     )
@@ -130,9 +122,7 @@ def read_settings(home: Path | None = None, **changes: Any) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:
-        found = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()
-        )
+        found = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors())
         raise SetupError(
             "SETTINGS_INVALID",
             found,

@@ -13,6 +13,9 @@ from convoy_coordinator.keys import create_keys, read_keys
 from convoy_coordinator.settings import SETTINGS_FILE, Settings, read_settings
 from convoy_coordinator.wiring import log_keys
 
+PUBLIC_KEYS_FILE = "log-keys.txt"
+"""The log's verifier keys, one a line: what partners pin."""
+
 
 def create_home(home: Path, **settings: Any) -> dict[str, Any]:
     """Create folder, keys, ``coordinator.toml`` and the database.
@@ -43,9 +46,11 @@ def create_home(home: Path, **settings: Any) -> dict[str, Any]:
     engine = open_engine(read.url)
     prepare(engine)
     engine.dispose()
+    facts = public_facts(read)
+    (home / PUBLIC_KEYS_FILE).write_text("".join(f"{key}\n" for key in facts["logKeys"]))
     # Last, so that a home without this file was never finished and may be removed.
     (home / SETTINGS_FILE).write_text(_toml(given), encoding="utf-8")
-    return public_facts(read)
+    return facts
 
 
 def public_facts(settings: Settings) -> dict[str, Any]:
@@ -55,6 +60,7 @@ def public_facts(settings: Settings) -> dict[str, Any]:
         "home": str(settings.home),
         "origin": settings.origin,
         "logKeys": list(log_keys(settings, keys)),
+        "logKeysFile": str(settings.home / PUBLIC_KEYS_FILE),
         "releaseKey": keys.release_public.hex(),
     }
 
@@ -62,8 +68,4 @@ def public_facts(settings: Settings) -> dict[str, Any]:
 def _toml(values: dict[str, Any]) -> str:
     """Write flat settings; strings are quoted as JSON, which TOML reads the same."""
     lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]
-    return (
-        "# Settings of this coordinator. Secrets are not here: see keys/.\n"
-        + "\n".join(lines)
-        + "\n"
-    )
+    return "# Settings of this coordinator. Secrets are not here: see keys/.\n" + "\n".join(lines) + "\n"

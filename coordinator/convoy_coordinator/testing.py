@@ -79,9 +79,7 @@ class Member:
             "identityKey": write_key(self.identity.public_key().public_bytes_raw()),
             "maskKey": write_key(self.mask.public_key().public_bytes_raw()),
             "witnessKey": self.witness.vkey,
-            "supernodeKey": public.public_bytes(
-                Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
-            ).decode(),
+            "supernodeKey": public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode(),
         }
 
 
@@ -134,12 +132,8 @@ def contract_text(members: tuple[Member, ...], **changes: Any) -> str:
                 (CLAIMS, members[1], "claims"),
             )
         ],
-        "algorithms": [
-            {"id": "risk", "digest": f"sha256:{hashlib.sha256(b'risk').hexdigest()}", "args": {}}
-        ],
-        "outputs": [
-            {"kind": "convoy:GlobalModel", "recipients": [member.id for member in members]}
-        ],
+        "algorithms": [{"id": "risk", "digest": f"sha256:{hashlib.sha256(b'risk').hexdigest()}", "args": {}}],
+        "outputs": [{"kind": "convoy:GlobalModel", "recipients": [member.id for member in members]}],
         "location": {"processing": ["CN"]},
         "limits": {"maxGrade": "L3", "maxRoundSeconds": 3600},
         "consent": {"notices": ["oem-ubi@3"]},
@@ -154,11 +148,16 @@ def _field(name: str) -> Json:
     return {"name": name, "grade": "L2", "sensitive": False, "step": "0.1"}
 
 
-def bundle_files(**contents: bytes) -> dict[str, str]:
-    """Return the ``files`` of an upload: the contents and a manifest that names them."""
+def bundle_files(run: Json, **contents: bytes) -> dict[str, str]:
+    """Return the ``files`` of an upload: contents (``card_md=…``) and a manifest that names them."""
     files = {name.replace("_", "."): content for name, content in contents.items()}
-    digests = {name: f"sha256:{hashlib.sha256(c).hexdigest()}" for name, c in files.items()}
-    files["manifest.json"] = json.dumps({"files": digests}, sort_keys=True).encode()
+    manifest = {
+        "run": run["uid"],
+        "contractDigest": run["contractDigest"],
+        "recipients": [run["requester"]],
+        "files": {n: f"sha256:{hashlib.sha256(c).hexdigest()}" for n, c in files.items()},
+    }
+    files["manifest.json"] = json.dumps(manifest, sort_keys=True).encode()
     return {name: b64encode(content).decode() for name, content in files.items()}
 
 
@@ -257,10 +256,21 @@ class Federation:
         done.raise_for_status()
         return None if done.status_code == 204 else dict(done.json())
 
+    def finish(self, uid: str) -> None:
+        """Take a run through every state to finished."""
+        for state in ("authorised", "running", "finished"):
+            self.move(uid, state).raise_for_status()
+
     def move(self, uid: str, state: str, **why: Any) -> httpx.Response:
         """Move a run as the ServerApp does."""
         path = f"/internal/runs/{uid}/state"
         return self.client.post(path, json={"state": state, **why}, headers=self.internal)
+
+    def log_size(self) -> int:
+        """Return the number of entries in the log."""
+        done = self.client.post("/internal/log/checkpoint", headers=self.internal)
+        done.raise_for_status()
+        return int(done.json()["checkpoint"].splitlines()[1])
 
     def witness(self, *members: Member) -> Json:
         """Sign a checkpoint and have it cosigned by parties; return the standing of the quorum."""

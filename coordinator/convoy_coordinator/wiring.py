@@ -5,11 +5,10 @@ same parts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Engine, text
 
-from convoy_audit.checkpoint import peek
 from convoy_audit.errors import AuditError
 from convoy_audit.keys import SignatureType
 from convoy_audit.note import Signer
@@ -17,12 +16,13 @@ from convoy_coordinator.console.pages import LogView
 from convoy_coordinator.contracts.service import ContractService
 from convoy_coordinator.db.migrate import prepare
 from convoy_coordinator.db.session import open_engine, session_factory
-from convoy_coordinator.errors import SetupError
+from convoy_coordinator.errors import Problem, SetupError
+from convoy_coordinator.intake import Intake
 from convoy_coordinator.journal import Clock, Journal, now_utc
 from convoy_coordinator.keys import Keys, read_keys
+from convoy_coordinator.ledgers.service import LedgerService
 from convoy_coordinator.log import LogService
-from convoy_coordinator.parties.service import PartyService
-from convoy_coordinator.parties.witnesses import Witnesses
+from convoy_coordinator.parties.service import PartyService, witness_keys
 from convoy_coordinator.releases.service import ReleaseService
 from convoy_coordinator.runs.service import RunService
 from convoy_coordinator.settings import Settings
@@ -38,38 +38,54 @@ class Parts:
     engine: Engine
     log: LogService
     journal: Journal
+    intake: Intake
+    ledgers: LedgerService
     parties: PartyService
-    witnesses: Witnesses
     contracts: ContractService
     runs: RunService
     releases: ReleaseService
 
     def log_view(self) -> LogView:
-        """Return the log as people see it."""
-        size = self.log.size()
-        keys = log_keys(self.settings, self.keys)
-        note = self.log.latest()
-        if note is None:
-            return LogView(self.settings.origin, keys, size, 0, None, (), 0)
-        checkpoint = peek(note.encode())
-        quorum = self.witnesses.standing(note)
-        short = {party.id: party.short_name for party in self.parties.all()}
-        return LogView(
+        """Return the log as people see it, with how far each witness has come."""
+        parties = self.parties.all()
+        sizes = {party.id: self.log.witness_size(party.id) for party in parties}
+        policy = self.log.policy()
+        view = LogView(
             origin=self.settings.origin,
-            verifier_keys=keys,
-            size=size,
-            checkpoint_size=checkpoint.size,
-            root=checkpoint.root.hex(),
-            cosigned=tuple(short.get(party, party) for party in quorum.cosigned),
-            needed=quorum.needed,
+            verifier_keys=self.log.vkeys,
+            size=self.log.size(),
+            checkpoint_size=0,
+            root=None,
+            cosigned=(),
+            needed=policy.needed,
+            witness_sizes=sizes,
         )
+        note = self.latest_checkpoint()
+        if note is None:
+            return view
+        standing = policy.standing(note.encode())
+        short = {party.id: party.short_name for party in parties}
+        return replace(
+            view,
+            checkpoint_size=standing.checkpoint.size,
+            root=standing.checkpoint.root.hex(),
+            cosigned=tuple(short.get(name, name) for name in standing.cosigned),
+        )
+
+    def latest_checkpoint(self) -> str | None:
+        """Return the last checkpoint with its cosignatures, ``None`` before the first."""
+        try:
+            return self.log.latest()
+        except Problem:
+            return None
 
     def checks(self) -> Mapping[str, Callable[[], None]]:
         """Return what ``/readyz`` asks."""
         return {"database": self._check_database, "log": self._check_log}
 
     def close(self) -> None:
-        """Let the database go."""
+        """Stop the log's writer and let the database go."""
+        self.log.close()
         self.engine.dispose()
 
     def _check_database(self) -> None:
@@ -105,16 +121,20 @@ def wire(settings: Settings, clock: Clock = now_utc) -> Parts:
     prepare(engine)
     sessions = session_factory(engine)
     try:
-        log = LogService(sessions, settings.origin, log_signers(settings, keys))
+        log = LogService(
+            sessions,
+            settings.origin,
+            log_signers(settings, keys),
+            witnesses=lambda: witness_keys(sessions),
+            clock=clock,
+        )
     except AuditError as error:
         raise SetupError(error.code, error.cause, fix=error.fix) from None
     journal = Journal(log, clock)
     parties = PartyService(sessions, journal, clock)
     contracts = ContractService(sessions, journal, parties, clock)
     runs = RunService(sessions, journal, contracts, clock, settings.run_lease_s)
-    releases = ReleaseService(
-        sessions, journal, runs, settings.releases_folder, keys.release_key, clock
-    )
+    releases = ReleaseService(sessions, journal, runs, settings.releases_folder, keys.release_key, clock)
     return Parts(
         settings=settings,
         clock=clock,
@@ -122,8 +142,9 @@ def wire(settings: Settings, clock: Clock = now_utc) -> Parts:
         engine=engine,
         log=log,
         journal=journal,
+        intake=Intake(journal, parties, runs),
+        ledgers=LedgerService(sessions, log, parties),
         parties=parties,
-        witnesses=Witnesses(parties, log, log_keys(settings, keys)),
         contracts=contracts,
         runs=runs,
         releases=releases,

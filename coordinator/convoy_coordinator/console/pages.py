@@ -10,12 +10,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import ROUND_CEILING, Decimal
 from typing import Any, Final
 
 from convoy_coordinator.console.wording import Say
 from convoy_coordinator.contracts.service import ContractView
 from convoy_coordinator.language import Language
+from convoy_coordinator.ledgers.store import Ledger
 from convoy_coordinator.parties.store import Party
 from convoy_coordinator.releases.store import Release
 from convoy_coordinator.runs.states import RunState
@@ -38,6 +38,7 @@ class LogView:
     root: str | None
     cosigned: tuple[str, ...]
     needed: int
+    witness_sizes: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,6 @@ class PartyLine:
     asked: int
     witness_size: int
     behind: int
-    witness_at: str | None
     fingerprint: str
 
 
@@ -119,10 +119,10 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class BudgetLine:
-    """One party's ledger in one run, as the run reported it."""
+    """One asset in one party's ledger, as the party stated it in the log."""
 
     party: str
-    scope: str
+    asset: str
     spent: str
     allowed: str
     left: str
@@ -172,6 +172,7 @@ def overview(
     contracts: Sequence[ContractView],
     runs: Sequence[Run],
     releases: Sequence[Release],
+    ledgers: Sequence[Ledger],
     log: LogView,
 ) -> Overview:
     """Put the page together from what the services know at ``now``."""
@@ -198,7 +199,7 @@ def overview(
             for release in releases[:RESULTS_SHOWN]
             if (result := _result(release, by_uid.get(release.run), short, say)) is not None
         ),
-        budget=_budget(runs, short),
+        budget=_budget(ledgers, contracts, short),
         log=log,
         commands=_commands(url, log),
     )
@@ -206,6 +207,7 @@ def overview(
 
 def _party(party: Party, contracts: Sequence[ContractView], log: LogView) -> PartyLine:
     asked = [view for view in contracts if party.id in view.agreed.parties]
+    seen = log.witness_sizes.get(party.id, 0)
     return PartyLine(
         id=party.id,
         name=party.name,
@@ -213,9 +215,8 @@ def _party(party: Party, contracts: Sequence[ContractView], log: LogView) -> Par
         region=party.region,
         signed=sum(party.id in view.standing.signed for view in asked),
         asked=len(asked),
-        witness_size=party.witness_size,
-        behind=max(0, log.checkpoint_size - party.witness_size),
-        witness_at=None if party.witness_at is None else _time(party.witness_at),
+        witness_size=seen,
+        behind=max(0, log.checkpoint_size - seen),
         fingerprint=party.fingerprint,
     )
 
@@ -235,9 +236,7 @@ def _contract(view: ContractView, short: Mapping[str, str]) -> ContractLine:
     )
 
 
-def _run(
-    run: Run, titles: Mapping[str, str], released: set[str], short: Mapping[str, str]
-) -> RunLine:
+def _run(run: Run, titles: Mapping[str, str], released: set[str], short: Mapping[str, str]) -> RunLine:
     done, total = _count(run.progress.get("done")), _count(run.progress.get("total"))
     return RunLine(
         uid=run.uid,
@@ -283,49 +282,49 @@ def _row(metric: str, joint: float, others: Sequence[float | None]) -> ResultRow
     best = max(known, default=0.0)
     largest = max([joint, *known, 0.0])
     cells = tuple(
-        Cell("–", None)
-        if value is None
-        else Cell(f"{value:.3f}", None if largest <= 0 else max(0.0, value) / largest)
+        Cell("–", None) if value is None else Cell(f"{value:.3f}", None if largest <= 0 else max(0.0, value) / largest)
         for value in (joint, *others)
     )
     gain = f"{joint / best:.1f}" if best > 0 and joint / best >= 1.05 else None
     return ResultRow(metric, gain, cells)
 
 
-def _budget(runs: Sequence[Run], short: Mapping[str, str]) -> Budget:
-    """Show the newest report of each party and contract; a ledger adds up over runs by itself."""
-    lines: dict[tuple[str, str], tuple[Run, float, float]] = {}
-    delta = 0.0
-    for run in runs:
-        delta = max(delta, _figure(run.progress.get("delta")) or 0.0)
-        for party, facts in sorted(_mapping(run.progress.get("epsilon")).items()):
-            spent, allowed = (_figure(_mapping(facts).get(key)) for key in ("spent", "allowed"))
-            if spent is not None and allowed is not None:
-                lines.setdefault((party, run.contract_uid), (run, spent, allowed))
-    highest = max((spent for _, spent, _ in lines.values()), default=0.0)
-    return Budget(
-        lines=tuple(
+def _budget(ledgers: Sequence[Ledger], contracts: Sequence[ContractView], short: Mapping[str, str]) -> Budget:
+    """Show each party's last statement about each asset, against its cap or the contract's
+    budget.
+    """
+    agreed = {view.contract.digest: view.agreed.budgets for view in contracts}
+    lines, highest, delta_nano = [], 0, 0
+    for ledger in ledgers:
+        budget = agreed.get(ledger.contract, {}).get(ledger.asset)
+        allowed = ledger.cap_micro if budget is None else budget.total_micro
+        if allowed is None:
+            continue
+        highest = max(highest, ledger.total_micro)
+        delta_nano = max(delta_nano, budget.delta_nano if budget is not None else 0)
+        lines.append(
             BudgetLine(
-                party=short.get(party, party),
-                scope=run.algorithm,
-                spent=_round_up(spent),
-                allowed=_round_up(allowed),
-                left=f"{max(0.0, math.floor((allowed - spent) * 1000) / 1000):.3f}",
-                share=min(1.0, max(0.0, spent / allowed)) if allowed > 0 else 1.0,
+                party=short.get(ledger.party, ledger.party),
+                asset=ledger.asset,
+                spent=micro_up(ledger.total_micro),
+                allowed=micro_down(allowed),
+                left=micro_down(max(0, allowed - ledger.total_micro)),
+                share=min(1.0, ledger.total_micro / allowed) if allowed > 0 else 1.0,
             )
-            for (party, _), (run, spent, allowed) in sorted(lines.items())
-        ),
-        epsilon=_round_up(highest),
-        delta=_power(delta or 1e-6),
-        odds=f"{math.ceil(math.exp(min(highest, 50.0))):,}",
+        )
+    return Budget(
+        lines=tuple(lines),
+        epsilon=micro_up(highest),
+        delta=_power(delta_nano / 1e9) if delta_nano else "0",
+        odds=f"{math.ceil(math.exp(min(highest / 1e6, 50.0))):,}",
     )
 
 
 def _commands(url: str, log: LogView) -> dict[str, str]:
     return {
         "install": "pip install convoy-audit",
-        "key": log.verifier_key,
-        "log": f"convoy-audit verify {url}/v1/log --key '{log.verifier_key}'",
+        "key": "\n".join(log.verifier_keys),
+        "log": f"convoy-audit verify {url}/v1/log",
         "contract": "convoy-contracts digest CONTRACT.json",
     }
 
@@ -334,9 +333,14 @@ def _time(instant: datetime) -> str:
     return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
-def _round_up(value: float) -> str:
-    """Return three decimals, never less than the value."""
-    return str(Decimal(repr(value)).quantize(Decimal("0.001"), ROUND_CEILING))
+def micro_up(micro: int) -> str:
+    """Write micro-epsilon with two decimals, never less than it is."""
+    return f"{-(-micro // 10_000) / 100:.2f}"
+
+
+def micro_down(micro: int) -> str:
+    """Write micro-epsilon with two decimals, never more than it is; for what is allowed or left."""
+    return f"{micro // 10_000 / 100:.2f}"
 
 
 def _power(value: float) -> str:

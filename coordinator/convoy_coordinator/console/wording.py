@@ -1,4 +1,3 @@
-# ruff: noqa: E501  (sentences stand on one line, so that both languages can be compared)
 """Every sentence of the console in both languages. The words are those of ``docs/glossary.md``.
 
 A test holds the two lists to the same keys and placeholders. Sentences about privacy quote
@@ -96,11 +95,11 @@ EN: Final[Mapping[str, str]] = {
     "results_note": "Measured on a held-out population. Larger is better for every measure.",
     "figure_unsigned": "The figures were posted by the run and are not part of the signed bundle.",
     "budget": "How much privacy is spent, and how much is left?",
-    "budget_none": "No run has charged a ledger yet.",
+    "budget_none": "No party has stated a charge yet.",
     "spent": "Spent",
     "allowed": "Allowed",
     "left": "Left",
-    "scope": "Run",
+    "asset": "Data asset",
     "epsilon": "ε, per person",
     "budget_sentence": (
         "At the highest figure above, ε = {epsilon} with δ = {delta}: whatever is concluded about one person from all "
@@ -108,12 +107,12 @@ EN: Final[Mapping[str, str]] = {
         "except with probability δ."
     ),
     "budget_unit": "Unit: one consenting person, all records at all nodes.",
-    "budget_scope": "Scope: this federation's runs on that party's data, added up by the party's own ledger.",
+    "budget_scope": "Scope: every run on that asset, over all contracts, added up by the party's own ledger.",
     "budget_adversary": (
         "Towards: the coordinator and every recipient of a model. Assumed: nodes follow the protocol, the trustee does "
         "not collude with a node, all but one party add their noise."
     ),
-    "budget_source": "As reported by the run; the ledger at each node is what counts: convoy-node status.",
+    "budget_source": "Each line is the party's own signed statement in the log; the coordinator keeps no account of its own.",
     "log": "Can anybody have rewritten what happened?",
     "log_none": "The log has no checkpoint yet.",
     "log_origin": "Origin",
@@ -219,22 +218,22 @@ ZH: Final[Mapping[str, str]] = {
     "results_note": "在留出人群上测得；各项指标均为越大越好。",
     "figure_unsigned": "以上数据由训练任务上报，不属于已签名的发布包。",
     "budget": "隐私预算用了多少，还剩多少？",
-    "budget_none": "尚无训练任务计入账本。",
+    "budget_none": "尚无参与方声明支出。",
     "spent": "已用",
     "allowed": "上限",
     "left": "剩余",
-    "scope": "训练任务",
+    "asset": "数据资产",
     "epsilon": "ε（每人）",
     "budget_sentence": (
         "按上表最大值 ε = {epsilon}、δ = {delta}：无论由这些训练任务公布的全部求和结果对某一个人得出什么结论，"
         "其可能性至多因该人的记录参与其中而变为原来的 {odds} 倍（以 δ 的概率例外）。"
     ),
     "budget_unit": "单位：一名已同意的个人，在所有节点的全部记录。",
-    "budget_scope": "范围：本联邦在该参与方数据上的训练任务，由其自己的隐私账本累计。",
+    "budget_scope": "范围：该数据资产上的全部训练任务（跨合约），由该参与方自己的隐私账本累计。",
     "budget_adversary": (
         "针对：协调方以及模型的每一个接收方。前提：节点遵守协议，受托方不与节点合谋，除至多一方外各方均加入噪声。"
     ),
-    "budget_source": "由训练任务上报；以各节点自己的账本为准：convoy-node status。",
+    "budget_source": "每一行都是该参与方自己签名、写入日志的声明；协调方不另行记账。",
     "log": "有人能改写已发生的事吗？",
     "log_none": "日志尚无检查点。",
     "log_origin": "来源标识",

@@ -15,7 +15,7 @@ from convoy_contracts.document import Contract
 from convoy_contracts.errors import ContractsError
 from convoy_contracts.instants import instant
 from convoy_contracts.signatures import ACT, ROLE, Key, fault
-from convoy_coordinator.contracts.standing import Agreed
+from convoy_coordinator.contracts.standing import Agreed, Budget
 from convoy_coordinator.errors import Fault, Problem
 
 
@@ -37,9 +37,7 @@ def read(text: str) -> Document:
         contract = Contract.parse(text)
     except ContractsError as error:
         faults = [Fault("/text", problem) for problem in error.problems[:50]]
-        raise Problem(
-            "DOCUMENT_MALFORMED", error.cause[:2000], fix=error.fix or None, faults=faults
-        ) from None
+        raise Problem("DOCUMENT_MALFORMED", error.cause[:2000], fix=error.fix or None, faults=faults) from None
     return Document(contract.digest, _agreed(contract))
 
 
@@ -49,9 +47,7 @@ def read_stored(text: str) -> Agreed:
     return read(text).agreed
 
 
-def check_signature(
-    text: str, entry: Mapping[str, Any], keys: Mapping[str, Mapping[str, Any]]
-) -> None:
+def check_signature(text: str, entry: Mapping[str, Any], keys: Mapping[str, Mapping[str, Any]]) -> None:
     """Verify one signature entry over a stored document (FORMAT.md §4).
 
     Args:
@@ -111,6 +107,7 @@ def _agreed(contract: Contract) -> Agreed:
         title=contract.title or contract.uid,
         parties=tuple(party.id for party in contract.parties),
         algorithms=tuple(algorithm.id for algorithm in contract.algorithms),
+        budgets={asset: Budget(budget.totalMicro, budget.deltaNano) for asset, budget in contract.privacy.items()},
         offer_until=moment(contract.offerUntil),
         not_before=moment(contract.term.notBefore),
         not_after=moment(contract.term.notAfter),

@@ -70,9 +70,7 @@ def router(service: ContractService, operator: Callable[[Request], None]) -> API
     """Return the routes under ``/v1/contracts``."""
     routes = APIRouter(prefix="/v1/contracts", tags=["contracts"])
 
-    @routes.post(
-        "", status_code=201, dependencies=[Depends(operator)], openapi_extra=described(Offer)
-    )
+    @routes.post("", status_code=201, dependencies=[Depends(operator)], openapi_extra=described(Offer))
     def offer(new: Annotated[Offer, Depends(body(Offer))]) -> dict[str, Any]:
         """Offer a contract to the parties that its document names."""
         return summary_json(service.offer(new.text))
@@ -88,9 +86,7 @@ def router(service: ContractService, operator: Callable[[Request], None]) -> API
         return contract_json(service.view(digest))
 
     @routes.post("/{digest}/signatures", status_code=201, openapi_extra=described(NewSignature))
-    def sign(
-        digest: str, new: Annotated[NewSignature, Depends(body(NewSignature))]
-    ) -> dict[str, Any]:
+    def sign(digest: str, new: Annotated[NewSignature, Depends(body(NewSignature))]) -> dict[str, Any]:
         """Add a party's signature; it is verified before it is kept."""
         return summary_json(service.sign(digest, new.entry.model_dump()))
 

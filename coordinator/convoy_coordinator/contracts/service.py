@@ -47,9 +47,7 @@ class ContractService:
         clock: the present instant.
     """
 
-    def __init__(
-        self, sessions: SessionFactory, journal: Journal, parties: PartyService, clock: Clock
-    ) -> None:
+    def __init__(self, sessions: SessionFactory, journal: Journal, parties: PartyService, clock: Clock) -> None:
         self._sessions = sessions
         self._journal = journal
         self._parties = parties
@@ -71,8 +69,7 @@ class ContractService:
             if same is None and rival is not None:
                 raise Problem(
                     "CONTRACT_VERSION_TAKEN",
-                    f"version {rival.version} of {rival.uid} is {rival.digest}, "
-                    f"offered was {document.digest}",
+                    f"version {rival.version} of {rival.uid} is {rival.digest}, offered was {document.digest}",
                 )
             if same is None:
                 index = self._journal.record(
@@ -148,17 +145,13 @@ class ContractService:
             found = store.find_contract(session, digest)
             if found is None:
                 raise Problem("CONTRACT_UNKNOWN", f"no contract {digest[:100]!r}")
-            return self._view(
-                found, store.signatures_of(session, digest), store.events_of(session, found.uid)
-            )
+            return self._view(found, store.signatures_of(session, digest), store.events_of(session, found.uid))
 
     def all(self) -> tuple[ContractView, ...]:
         """Return every contract as it stands now, in the order of the offers."""
         with self._sessions() as session:
             return tuple(
-                self._view(
-                    c, store.signatures_of(session, c.digest), store.events_of(session, c.uid)
-                )
+                self._view(c, store.signatures_of(session, c.digest), store.events_of(session, c.uid))
                 for c in store.all_contracts(session)
             )
 
@@ -170,9 +163,7 @@ class ContractService:
     ) -> ContractView:
         agreed = reading.read_stored(contract.text)
         signers = (entry["party"] for entry in signatures)
-        return ContractView(
-            contract, agreed, signatures, events, standing(agreed, signers, events, self._clock())
-        )
+        return ContractView(contract, agreed, signatures, events, standing(agreed, signers, events, self._clock()))
 
 
 def _signed(digest: str, entry: Mapping[str, str]) -> Author:

@@ -32,6 +32,14 @@ class ContractState(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """What may be spent on one asset per person: micro-epsilon in all, at nano-delta."""
+
+    total_micro: int
+    delta_nano: int
+
+
+@dataclass(frozen=True, slots=True)
 class Agreed:
     """What the standing depends on, read from the document once.
 
@@ -43,6 +51,7 @@ class Agreed:
     title: str
     parties: tuple[str, ...]
     algorithms: tuple[str, ...]
+    budgets: Mapping[str, Budget]
     offer_until: datetime
     not_before: datetime
     not_after: datetime
@@ -63,9 +72,7 @@ class Standing:
         return self.state is ContractState.ACTIVE
 
 
-def standing(
-    agreed: Agreed, signers: Iterable[str], events: Sequence[Mapping[str, Any]], now: datetime
-) -> Standing:
+def standing(agreed: Agreed, signers: Iterable[str], events: Sequence[Mapping[str, Any]], now: datetime) -> Standing:
     """Compute the standing at ``now``.
 
     Args:
@@ -99,10 +106,7 @@ def _state(
             ContractState.TERMINATED,
         ),
         (
-            any(
-                e["type"] == "supersede" and e["by"] == ALL and e.get("version") == agreed.version
-                for e in happened
-            ),
+            any(e["type"] == "supersede" and e["by"] == ALL and e.get("version") == agreed.version for e in happened),
             ContractState.SUPERSEDED,
         ),
         (bool(unsigned) and now >= agreed.offer_until, ContractState.LAPSED),

@@ -82,9 +82,7 @@ def find_contract(session: Session, digest: str) -> StoredContract | None:
 
 def find_version(session: Session, uid: str, version: int) -> StoredContract | None:
     """Return the document of a contract's version."""
-    row = session.scalar(
-        select(ContractRow).where(ContractRow.uid == uid, ContractRow.version == version)
-    )
+    row = session.scalar(select(ContractRow).where(ContractRow.uid == uid, ContractRow.version == version))
     return None if row is None else _value(row)
 
 
@@ -113,17 +111,13 @@ def insert_signature(
 
 def signatures_of(session: Session, digest: str) -> tuple[dict[str, Any], ...]:
     """Return the signature entries of a document, in the order of arrival."""
-    rows = session.scalars(
-        select(SignatureRow).where(SignatureRow.digest == digest).order_by(SignatureRow.id)
-    )
+    rows = session.scalars(select(SignatureRow).where(SignatureRow.digest == digest).order_by(SignatureRow.id))
     return tuple(row.entry for row in rows)
 
 
 def events_of(session: Session, uid: str) -> tuple[dict[str, Any], ...]:
     """Return the events of a contract, by ascending ``seq``."""
-    rows = session.scalars(
-        select(ContractEventRow).where(ContractEventRow.uid == uid).order_by(ContractEventRow.seq)
-    )
+    rows = session.scalars(select(ContractEventRow).where(ContractEventRow.uid == uid).order_by(ContractEventRow.seq))
     return tuple(row.event for row in rows)
 
 

@@ -34,9 +34,7 @@ def head_revision() -> str:
     """Return the revision of this version of the program."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
     if head is None:
-        raise SetupError(
-            "MIGRATIONS_MISSING", "the package has no migrations", fix="Install again."
-        )
+        raise SetupError("MIGRATIONS_MISSING", "the package has no migrations", fix="Install again.")
     return head
 
 

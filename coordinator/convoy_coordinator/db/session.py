@@ -38,9 +38,7 @@ def open_engine(url: str) -> Engine:
         parsed = make_url(url)
     except ArgumentError:
         # The URL may hold a password, so neither it nor the parser's text is repeated.
-        raise SetupError(
-            "DATABASE_URL_INVALID", "the database URL cannot be read", fix=_URL_FIX
-        ) from None
+        raise SetupError("DATABASE_URL_INVALID", "the database URL cannot be read", fix=_URL_FIX) from None
     if parsed.get_backend_name() == "sqlite":
         engine = create_engine(parsed)
         event.listen(engine, "connect", _configure_sqlite)
@@ -75,7 +73,4 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
     cursor.close()
 
 
-_URL_FIX = (
-    "Use sqlite:///FILE or postgresql://USER@HOST/NAME, "
-    "in database_url_file or CONVOY_COORDINATOR_DATABASE_URL."
-)
+_URL_FIX = "Use sqlite:///FILE or postgresql://USER@HOST/NAME, in database_url_file or CONVOY_COORDINATOR_DATABASE_URL."

@@ -16,9 +16,7 @@ from convoy_coordinator.parties.store import Party
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 KeyText = Annotated[str, StringConstraints(min_length=1, max_length=8000)]
-PartyId = Annotated[
-    str, StringConstraints(pattern=r"^did:web:[a-z0-9]([a-z0-9.:-]*[a-z0-9])?$", max_length=200)
-]
+PartyId = Annotated[str, StringConstraints(pattern=r"^did:web:[a-z0-9]([a-z0-9.:-]*[a-z0-9])?$", max_length=200)]
 
 
 class NewParty(Input):
@@ -53,8 +51,8 @@ class NewParty(Input):
         )
 
 
-def party_json(party: Party) -> dict[str, Any]:
-    """Return a party as the API shows it."""
+def party_json(party: Party, witness_size: int) -> dict[str, Any]:
+    """Return a party as the API shows it, with the largest tree that its witness has cosigned."""
     return {
         "id": party.id,
         "name": party.name,
@@ -70,7 +68,7 @@ def party_json(party: Party) -> dict[str, Any]:
         "supernodeKey": party.supernode_key,
         "enrolledAt": instant_json(party.enrolled_at),
         "logIndex": party.log_index,
-        "witness": {"size": party.witness_size, "at": instant_json(party.witness_at)},
+        "witness": {"size": witness_size},
     }
 
 
@@ -79,26 +77,29 @@ def instant_json(instant: datetime | None) -> str | None:
     return None if instant is None else f"{instant:%Y-%m-%dT%H:%M:%S.%f}Z"
 
 
-def router(service: PartyService, operator: Callable[[Request], None]) -> APIRouter:
+def router(
+    service: PartyService,
+    witness_size: Callable[[str], int],
+    operator: Callable[[Request], None],
+) -> APIRouter:
     """Return the routes under ``/v1/parties``."""
     routes = APIRouter(prefix="/v1/parties", tags=["parties"])
 
-    @routes.post(
-        "", status_code=201, dependencies=[Depends(operator)], openapi_extra=described(NewParty)
-    )
+    @routes.post("", status_code=201, dependencies=[Depends(operator)], openapi_extra=described(NewParty))
     def enrol(new: Annotated[NewParty, Depends(body(NewParty))]) -> dict[str, Any]:
         """Enrol a party with its public keys."""
-        return party_json(service.enrol(new.enrolment()))
+        party = service.enrol(new.enrolment())
+        return party_json(party, witness_size(party.id))
 
     @routes.get("")
     def list_parties() -> dict[str, Any]:
         """List every party, and the key ring that signatures are verified with."""
         parties = service.all()
-        return {"parties": [party_json(p) for p in parties], "keys": service.key_ring()}
+        return {"parties": [party_json(p, witness_size(p.id)) for p in parties], "keys": service.key_ring()}
 
     @routes.get("/{party_id}")
     def show(party_id: str) -> dict[str, Any]:
         """Show one party."""
-        return party_json(service.get(party_id))
+        return party_json(service.get(party_id), witness_size(party_id))
 
     return routes

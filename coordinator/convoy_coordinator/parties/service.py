@@ -66,14 +66,10 @@ class PartyService:
             if known is not None:
                 if known.same_details(party):
                     return known
-                raise Problem(
-                    "PARTY_KNOWN", f"{party.id} is enrolled with other details", party=party.id
-                )
+                raise Problem("PARTY_KNOWN", f"{party.id} is enrolled with other details", party=party.id)
             taken = _taken(party, others)
             if taken:
-                raise Problem(
-                    "KEY_REJECTED", "a key belongs to another party", party=party.id, faults=taken
-                )
+                raise Problem("KEY_REJECTED", "a key belongs to another party", party=party.id, faults=taken)
             party = replace(party, log_index=self._journal.record(_enrolled(party)))
             # If we die here: the log knows the keys, the database does not; the same enrolment
             # can be sent again.
@@ -90,9 +86,7 @@ class PartyService:
         with self._sessions() as session:
             party = store.find_party(session, party_id)
         if party is None:
-            raise Problem(
-                "PARTY_UNKNOWN", f"{party_id[:200]!r} is not enrolled", party=party_id[:200]
-            )
+            raise Problem("PARTY_UNKNOWN", f"{party_id[:200]!r} is not enrolled", party=party_id[:200])
         return party
 
     def all(self) -> tuple[Party, ...]:
@@ -104,10 +98,11 @@ class PartyService:
         """Return the identity keys as the ``keys`` of a decision's world (FORMAT.md §2)."""
         return {party.identity_kid: _world_key(party) for party in self.all()}
 
-    def witnessed(self, party_id: str, size: int) -> None:
-        """Remember that a party has cosigned a tree of ``size``."""
-        with writing(self._sessions) as session:
-            store.raise_witness_size(session, party_id, size, self._clock())
+
+def witness_keys(sessions: SessionFactory) -> dict[str, list[str]]:
+    """Return the verifier keys of every party's witness, for the log."""
+    with sessions() as session:
+        return {party.id: party.witness_key.splitlines() for party in store.all_parties(session)}
 
 
 def _checked(asked: Enrolment, now: datetime) -> Party:
@@ -120,9 +115,7 @@ def _checked(asked: Enrolment, now: datetime) -> Party:
             faults.append(Fault(pointer, str(fault)))
             return ""
 
-    identity = judged(
-        "/identityKey", asked.identity_key, lambda text: keys.judge(text, keys.check_identity_key)
-    )
+    identity = judged("/identityKey", asked.identity_key, lambda text: keys.judge(text, keys.check_identity_key))
     mask = judged("/maskKey", asked.mask_key, lambda text: keys.judge(text, keys.check_mask_key))
     witness = judged("/witnessKey", asked.witness_key, keys.check_witness_key)
     supernode = None

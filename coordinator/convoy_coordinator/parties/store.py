@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import BigInteger, String, Text, select, update
+from sqlalchemy import BigInteger, String, Text, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from convoy_coordinator.db import Base
@@ -14,7 +14,7 @@ from convoy_coordinator.db.instant import Instant
 
 
 class PartyRow(Base):
-    """One enrolled party; ``witness_size`` is the largest tree that it cosigned."""
+    """One enrolled party, with the public halves of its keys."""
 
     __tablename__ = "party"
 
@@ -31,8 +31,6 @@ class PartyRow(Base):
     supernode_key: Mapped[str | None] = mapped_column(Text)
     enrolled_at: Mapped[datetime] = mapped_column(Instant)
     log_index: Mapped[int] = mapped_column(BigInteger)
-    witness_size: Mapped[int] = mapped_column(BigInteger, default=0)
-    witness_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +55,6 @@ class Party:
     supernode_key: str | None
     enrolled_at: datetime
     log_index: int
-    witness_size: int = 0
-    witness_at: datetime | None = None
 
     @property
     def short_name(self) -> str:
@@ -121,15 +117,6 @@ def all_parties(session: Session) -> tuple[Party, ...]:
     """Return every party, in the order of enrolment."""
     rows = session.scalars(select(PartyRow).order_by(PartyRow.log_index, PartyRow.id))
     return tuple(_value(row) for row in rows)
-
-
-def raise_witness_size(session: Session, party_id: str, size: int, at: datetime) -> None:
-    """Remember that a party cosigned a tree of ``size``; a smaller size changes nothing."""
-    session.execute(
-        update(PartyRow)
-        .where(PartyRow.id == party_id, PartyRow.witness_size <= size)
-        .values(witness_size=size, witness_at=at)
-    )
 
 
 def _value(row: PartyRow) -> Party:

@@ -39,9 +39,7 @@ class NewRelease(Input):
             except (Base64Error, ValueError):
                 faults.append(Fault(f"/files/{name[:128]}", "is not base64"))
         if faults:
-            raise Problem(
-                "RELEASE_MALFORMED", f"{len(faults)} file(s) are not base64", faults=faults
-            )
+            raise Problem("RELEASE_MALFORMED", f"{len(faults)} file(s) are not base64", faults=faults)
         return Bundle(run=self.run, files=files, summary=self.summary)
 
 
@@ -99,9 +97,7 @@ def internal_router(service: ReleaseService) -> APIRouter:
         return release_json(release) | {"path": str(path)}
 
     @routes.post("/{uid}/summary", openapi_extra=described(NewSummary))
-    def add_summary(
-        uid: str, new: Annotated[NewSummary, Depends(body(NewSummary))]
-    ) -> dict[str, Any]:
+    def add_summary(uid: str, new: Annotated[NewSummary, Depends(body(NewSummary))]) -> dict[str, Any]:
         """Add figures that were measured after the release."""
         return release_json(service.add_summary(uid, new.summary))
 

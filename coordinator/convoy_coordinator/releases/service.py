@@ -99,9 +99,7 @@ class ReleaseService:
             hidden = self._write(run.uid, files)
             index = self._journal.record(_published(run, digest, manifest_json))
             if place.exists():
-                shutil.rmtree(
-                    place
-                )  # of an upload that died before its row; no row, so never shown
+                shutil.rmtree(place)  # of an upload that died before its row; no row, so never shown
             hidden.rename(place)
             _sync(self._folder)
             release = Release(

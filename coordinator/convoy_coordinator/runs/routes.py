@@ -149,9 +149,7 @@ def router(service: RunService, operator: Callable[[Request], None]) -> APIRoute
     """Return the routes under ``/v1/runs``."""
     routes = APIRouter(prefix="/v1/runs", tags=["runs"])
 
-    @routes.post(
-        "", status_code=201, dependencies=[Depends(operator)], openapi_extra=described(NewRun)
-    )
+    @routes.post("", status_code=201, dependencies=[Depends(operator)], openapi_extra=described(NewRun))
     def queue(new: Annotated[NewRun, Depends(body(NewRun))]) -> dict[str, Any]:
         """Ask for a run; it waits in the queue until the ServerApp takes it."""
         return run_json(service.queue(new.run_request()))

@@ -209,18 +209,14 @@ def _check(asked: RunRequest, view: ContractView) -> None:
             "CONTRACT_NOT_ACTIVE",
             f"contract {view.contract.uid} version {view.contract.version} "
             f"is {view.standing.state.value}"
-            + (
-                f"; not signed by {', '.join(view.standing.unsigned)}"
-                if view.standing.unsigned
-                else ""
-            ),
+            + (f"; not signed by {', '.join(view.standing.unsigned)}" if view.standing.unsigned else ""),
             party=view.standing.unsigned[0] if view.standing.unsigned else None,
         )
     faults = []
-    if asked.requester not in view.parties:
+    if asked.requester not in view.agreed.parties:
         faults.append(Fault("/requester", "is not a party of the contract"))
-    if asked.algorithm not in view.algorithms:
-        faults.append(Fault("/algorithm", f"is not one of {', '.join(view.algorithms)}"))
+    if asked.algorithm not in view.agreed.algorithms:
+        faults.append(Fault("/algorithm", f"is not one of {', '.join(view.agreed.algorithms)}"))
     if faults:
         raise Problem(
             "REQUEST_OUTSIDE_CONTRACT",

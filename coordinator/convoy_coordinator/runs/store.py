@@ -111,10 +111,7 @@ def next_number(session: Session) -> int:
 
 def next_round(session: Session, contract_uid: str) -> int:
     """Return the round of the run to be added to a contract, over all its versions."""
-    return (
-        session.scalar(select(func.max(RunRow.round)).where(RunRow.contract_uid == contract_uid))
-        or 0
-    ) + 1
+    return (session.scalar(select(func.max(RunRow.round)).where(RunRow.contract_uid == contract_uid)) or 0) + 1
 
 
 def oldest_unclaimed(session: Session) -> Run | None:
@@ -142,9 +139,7 @@ def mark_claimed(session: Session, uid: str, at: datetime) -> bool:
     """Claim a queued run; ``False`` if somebody else was first."""
     found = session.execute(
         update(RunRow)
-        .where(
-            RunRow.uid == uid, RunRow.claimed_at.is_(None), RunRow.state == RunState.QUEUED.value
-        )
+        .where(RunRow.uid == uid, RunRow.claimed_at.is_(None), RunRow.state == RunState.QUEUED.value)
         .values(claimed_at=at, alive_at=at)
         .returning(RunRow.uid)
     )
@@ -182,10 +177,7 @@ def set_state(
             "fix": ending.fix,
         }
     found = session.execute(
-        update(RunRow)
-        .where(RunRow.uid == uid, RunRow.state == before.value)
-        .values(values)
-        .returning(RunRow.uid)
+        update(RunRow).where(RunRow.uid == uid, RunRow.state == before.value).values(values).returning(RunRow.uid)
     )
     return found.first() is not None
 

@@ -31,9 +31,7 @@ def request(query: str = "", accept: str = "") -> Request:
         ("", "", "en"),
     ],
 )
-def test_the_query_wins_over_the_header_over_the_default(
-    query: str, accept: str, expected: str
-) -> None:
+def test_the_query_wins_over_the_header_over_the_default(query: str, accept: str, expected: str) -> None:
     """?lang= is first, then the header by weight, then the caller's default."""
     assert choose_language(request(query, accept)) == expected
 

@@ -19,6 +19,7 @@ AGREED = Agreed(
     title="Risk",
     parties=(OEM, INSURER),
     algorithms=("risk",),
+    budgets={},
     offer_until=OFFER_UNTIL,
     not_before=BEGIN,
     not_after=END,
@@ -44,9 +45,7 @@ def event(kind: str, by: str, at: datetime = BEGIN, **more: Any) -> dict[str, An
         (("did:web:other.example", OEM), BEGIN, ContractState.LAPSED),
     ],
 )
-def test_signatures_and_clock_decide(
-    signers: tuple[str, ...], now: datetime, expected: ContractState
-) -> None:
+def test_signatures_and_clock_decide(signers: tuple[str, ...], now: datetime, expected: ContractState) -> None:
     """Intervals are half-open; only signatures of the contract's parties count."""
     assert standing(AGREED, signers, [], now).state is expected
 
@@ -64,9 +63,7 @@ def test_signatures_and_clock_decide(
         (event("suspend", OEM, party="*"), ContractState.ACTIVE),
     ],
 )
-def test_events_of_the_right_party_change_the_state(
-    happened: dict[str, Any], expected: ContractState
-) -> None:
+def test_events_of_the_right_party_change_the_state(happened: dict[str, Any], expected: ContractState) -> None:
     """An event that does not fit the table of FORMAT.md §5 has no effect."""
     assert standing(AGREED, (OEM, INSURER), [happened], BEGIN).state is expected
 

@@ -1,4 +1,4 @@
-"""Parties, contracts, runs and releases.
+"""Parties, contracts, runs, releases, ledgers and the log.
 
 Revision: 0001, the first.
 """
@@ -14,6 +14,11 @@ revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
+
+
+def number() -> sa.types.TypeEngine[int]:
+    """Return the type of counts and indexes; SQLite has one integer type."""
+    return sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
@@ -40,6 +45,44 @@ def upgrade() -> None:
         sa.UniqueConstraint("uid", "seq", name=op.f("uq_contract_event_uid_seq")),
     )
     op.create_table(
+        "ledger",
+        sa.Column("party", sa.String(length=200), nullable=False),
+        sa.Column("asset", sa.String(length=200), nullable=False),
+        sa.Column("run", sa.String(length=200), nullable=False),
+        sa.Column("contract", sa.String(length=80), nullable=False),
+        sa.Column("total_micro", sa.BigInteger(), nullable=False),
+        sa.Column("cap_micro", sa.BigInteger(), nullable=True),
+        sa.Column("stated_at", Instant(), nullable=False),
+        sa.Column("log_index", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("party", "asset", name=op.f("pk_ledger")),
+    )
+    op.create_table(
+        "ledger_position",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_ledger_position")),
+    )
+    op.create_table(
+        "log_checkpoint",
+        sa.Column("size", number(), autoincrement=False, nullable=False),
+        sa.Column("root", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("size", name=op.f("pk_log_checkpoint")),
+    )
+    op.create_table(
+        "log_entry",
+        sa.Column("idx", number(), autoincrement=False, nullable=False),
+        sa.Column("leaf", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("idx", name=op.f("pk_log_entry")),
+    )
+    op.create_table(
+        "log_frontier",
+        sa.Column("size", number(), autoincrement=False, nullable=False),
+        sa.Column("frontier", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("size", name=op.f("pk_log_frontier")),
+    )
+    op.create_table(
         "party",
         sa.Column("id", sa.String(length=200), nullable=False),
         sa.Column("name", sa.String(length=200), nullable=False),
@@ -54,8 +97,6 @@ def upgrade() -> None:
         sa.Column("supernode_key", sa.Text(), nullable=True),
         sa.Column("enrolled_at", Instant(), nullable=False),
         sa.Column("log_index", sa.BigInteger(), nullable=False),
-        sa.Column("witness_size", sa.BigInteger(), nullable=False),
-        sa.Column("witness_at", Instant(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_party")),
         sa.UniqueConstraint("identity_kid", name=op.f("uq_party_identity_kid")),
     )
@@ -69,18 +110,24 @@ def upgrade() -> None:
         sa.Column("entry", sa.JSON(), nullable=False),
         sa.Column("received_at", Instant(), nullable=False),
         sa.Column("log_index", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["digest"], ["contract.digest"], name=op.f("fk_contract_signature_digest_contract")
-        ),
+        sa.ForeignKeyConstraint(["digest"], ["contract.digest"], name=op.f("fk_contract_signature_digest_contract")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_contract_signature")),
         sa.UniqueConstraint(
-            "digest",
-            "party",
-            "kid",
-            "sig_t",
-            name=op.f("uq_contract_signature_digest_party_kid_sig_t"),
+            "digest", "party", "kid", "sig_t", name=op.f("uq_contract_signature_digest_party_kid_sig_t")
         ),
     )
+    op.create_table(
+        "log_cosignature",
+        sa.Column("size", number(), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("key_id", sa.String(length=8), nullable=False),
+        sa.Column("party", sa.String(length=255), nullable=False),
+        sa.Column("time_s", number(), nullable=False),
+        sa.Column("line", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["size"], ["log_checkpoint.size"], name=op.f("fk_log_cosignature_size_log_checkpoint")),
+        sa.PrimaryKeyConstraint("size", "name", "key_id", name=op.f("pk_log_cosignature")),
+    )
+    op.create_index(op.f("ix_log_cosignature_party"), "log_cosignature", ["party"], unique=False)
     op.create_table(
         "run",
         sa.Column("uid", sa.String(length=80), nullable=False),
@@ -104,9 +151,7 @@ def upgrade() -> None:
         sa.Column("party", sa.String(length=200), nullable=True),
         sa.Column("cause", sa.Text(), nullable=True),
         sa.Column("fix", sa.Text(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["contract_digest"], ["contract.digest"], name=op.f("fk_run_contract_digest_contract")
-        ),
+        sa.ForeignKeyConstraint(["contract_digest"], ["contract.digest"], name=op.f("fk_run_contract_digest_contract")),
         sa.PrimaryKeyConstraint("uid", name=op.f("pk_run")),
         sa.UniqueConstraint("contract_uid", "round", name=op.f("uq_run_contract_uid_round")),
         sa.UniqueConstraint("number", name=op.f("uq_run_number")),
@@ -130,7 +175,14 @@ def downgrade() -> None:
     op.drop_table("release")
     op.drop_index(op.f("ix_run_state"), table_name="run")
     op.drop_table("run")
+    op.drop_index(op.f("ix_log_cosignature_party"), table_name="log_cosignature")
+    op.drop_table("log_cosignature")
     op.drop_table("contract_signature")
     op.drop_table("party")
+    op.drop_table("log_frontier")
+    op.drop_table("log_entry")
+    op.drop_table("log_checkpoint")
+    op.drop_table("ledger_position")
+    op.drop_table("ledger")
     op.drop_table("contract_event")
     op.drop_table("contract")

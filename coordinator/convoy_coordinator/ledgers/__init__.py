@@ -1,0 +1,1 @@
+"""Ledgers: what each party has stated about its own privacy budget, read from the log."""

@@ -1,0 +1,238 @@
+"""The queue, the claim, progress and endings, over HTTP, on a real database and a real log."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from datetime import timedelta
+
+import pytest
+
+from convoy_audit.entry import Entry, encode
+from convoy_audit.events import ContractActivated, LedgerStated, RunAuthorised
+from convoy_audit.statement import sign_statement
+from convoy_coordinator.testing import CLAIMS, DRIVE, Federation
+
+DIGEST = f"sha256:{'0' * 64}"
+
+
+def append(federation: Federation, *entries: bytes) -> tuple[int, dict]:  # type: ignore[type-arg]
+    """Append entries as the ServerApp does."""
+    body = {"entries": [b64encode(raw).decode() for raw in entries]}
+    done = federation.client.post("/internal/log/append", json=body, headers=federation.internal)
+    return done.status_code, done.json()
+
+
+def last_event(federation: Federation):  # type: ignore[no-untyped-def]
+    """Return the newest event of the log."""
+    note = federation.client.post("/internal/log/checkpoint", headers=federation.internal)
+    size = int(note.json()["checkpoint"].splitlines()[1])
+    found = federation.client.get(f"/v1/log/entries?start={size - 1}&end={size}").json()["entries"]
+    return Entry(b64decode(found[0])).event
+
+
+def test_a_run_goes_from_the_queue_to_finished(federation: Federation) -> None:
+    """Asked, claimed, authorised, running with progress, finished."""
+    digest = federation.agree()
+    uid = federation.ask(digest).json()["uid"]
+    order = federation.claim()
+    assert order is not None
+    assert order["uid"] == uid
+    assert order["round"] == 1
+    assert order["contractText"]
+    assert len(order["signatures"]) == 2
+    assert set(order["keys"]) == {m.kid for m in federation.members}
+    for state in ("authorised", "running"):
+        assert federation.move(uid, state).json()["state"] == state
+    path = f"/internal/runs/{uid}/progress"
+    federation.client.post(path, json={"done": 3, "total": 9}, headers=federation.internal)
+    federation.client.post(path, json={"step": "query"}, headers=federation.internal)
+    shown = federation.client.get(f"/v1/runs/{uid}").json()
+    assert shown["progress"] == {"done": 3, "total": 9, "step": "query"}
+    assert federation.move(uid, "finished").json()["state"] == "finished"
+    assert last_event(federation).TYPE == "coordinator:run:finished"
+
+
+def test_a_run_is_claimed_once(federation: Federation) -> None:
+    """Two processes never get the same run; the queue is first in, first out."""
+    digest = federation.agree()
+    asked = [federation.ask(digest).json()["uid"] for _ in range(2)]
+    claimed = [federation.claim(), federation.claim(), federation.claim()]
+    assert [c and c["uid"] for c in claimed] == [*asked, None]
+    assert [c["round"] for c in claimed if c] == [1, 2]
+
+
+def test_a_run_under_an_unsigned_contract_is_refused_and_logged(federation: Federation) -> None:
+    """The problem names the party that has not signed; the refusal stands in the log."""
+    federation.enrol()
+    digest = federation.offer()
+    federation.sign(digest, federation.insurer)
+    done = federation.ask(digest)
+    assert (done.status_code, done.json()["code"]) == (409, "CONTRACT_NOT_ACTIVE")
+    assert done.json()["party"] == federation.oem.id
+    assert "partly-signed" in done.json()["cause"]
+    event = last_event(federation)
+    assert event.TYPE == "coordinator:run:refused"
+    assert event.reasons == ("CONTRACT_NOT_ACTIVE",)
+    assert federation.client.get("/v1/runs").json()["runs"] == []
+
+
+def test_a_run_under_an_expired_contract_is_refused(federation: Federation) -> None:
+    """At notAfter the term is over, for runs as well."""
+    digest = federation.agree()
+    federation.clock.pass_by(timedelta(days=400))
+    assert federation.ask(digest).json()["code"] == "CONTRACT_NOT_ACTIVE"
+
+
+def test_a_run_outside_the_contract_names_every_fault(federation: Federation) -> None:
+    """An unknown algorithm and a requester who is no party are told at once."""
+    digest = federation.agree()
+    done = federation.ask(digest, algorithm="other", requester=federation.auditor.id)
+    assert done.json()["code"] == "REQUEST_OUTSIDE_CONTRACT"
+    assert {e["pointer"] for e in done.json()["errors"]} == {"/requester", "/algorithm"}
+
+
+def test_how_a_run_was_refused_is_kept(federation: Federation) -> None:
+    """Reason, party, cause and fix stay with the run and, without the sentences, in the log."""
+    uid = federation.ask(federation.agree()).json()["uid"]
+    federation.claim()
+    done = federation.move(
+        uid,
+        "refused",
+        reason="BUDGET_EXHAUSTED",
+        reasons=["BUDGET_EXHAUSTED", "COHORT_TOO_SMALL"],
+        party=federation.oem.id,
+        cause="decision: deny, BUDGET_EXHAUSTED",
+        fix="Wait for the next contract year.",
+    )
+    shown = done.json()
+    assert shown["state"] == "refused"
+    assert shown["reason"] == "BUDGET_EXHAUSTED"
+    assert shown["party"] == federation.oem.id
+    assert shown["fix"] == "Wait for the next contract year."
+    event = last_event(federation)
+    assert (event.run, event.party) == (uid, federation.oem.id)
+    assert event.reasons == ("BUDGET_EXHAUSTED", "COHORT_TOO_SMALL")
+
+
+@pytest.mark.parametrize("state", ["running", "finished"])
+def test_a_state_cannot_be_skipped(federation: Federation, state: str) -> None:
+    """Nothing runs or finishes that was not authorised."""
+    uid = federation.ask(federation.agree()).json()["uid"]
+    done = federation.move(uid, state)
+    assert (done.status_code, done.json()["code"]) == (409, "RUN_STATE_WRONG")
+    assert federation.client.get(f"/v1/runs/{uid}").json()["state"] == "queued"
+
+
+def test_an_ended_run_stays_as_it_ended(federation: Federation) -> None:
+    """No move and no report after the end."""
+    uid = federation.ask(federation.agree()).json()["uid"]
+    assert federation.move(uid, "cancelled").json()["code"] == "INPUT_INVALID"
+    federation.move(uid, "cancelled", reason="OPERATOR_STOPPED").raise_for_status()
+    assert federation.move(uid, "authorised").json()["code"] == "RUN_STATE_WRONG"
+    path = f"/internal/runs/{uid}/progress"
+    done = federation.client.post(path, json={"done": 1}, headers=federation.internal)
+    assert done.json()["code"] == "RUN_STATE_WRONG"
+
+
+def test_a_silent_run_ends_and_the_next_one_works(federation: Federation) -> None:
+    """A ServerApp that died leaves no run hanging: authorised ones fail, others go back in the queue."""
+    digest = federation.agree()
+    first = federation.ask(digest).json()["uid"]
+    second = federation.ask(digest).json()["uid"]
+    assert (federation.claim() or {})["uid"] == first
+    federation.move(first, "authorised").raise_for_status()
+    assert (federation.claim() or {})["uid"] == second
+    federation.clock.pass_by(timedelta(seconds=901))
+    assert (federation.claim() or {})["uid"] == second
+    shown = federation.client.get(f"/v1/runs/{first}").json()
+    assert (shown["state"], shown["reason"], shown["party"]) == (
+        "failed",
+        "RUN_SILENT",
+        "coordinator",
+    )
+
+
+def test_an_ending_is_never_refused_for_its_form(federation: Federation) -> None:
+    """A long cause is cut and a loose code is brought to its form, so that no run hangs."""
+    uid = federation.ask(federation.agree()).json()["uid"]
+    done = federation.move(uid, "failed", code="node lost!", cause="x" * 10_000, party="a b")
+    assert done.status_code == 200
+    assert (done.json()["reason"], done.json()["party"]) == ("NODE_LOST", "a_b")
+    assert len(done.json()["cause"]) == 4000
+
+
+def test_the_server_app_writes_only_what_is_its_to_write(federation: Federation) -> None:
+    """An authorisation of a known run passes; other events and unknown runs do not."""
+    digest = federation.agree()
+    uid = federation.ask(digest).json()["uid"]
+    now = federation.clock()
+    authorised = RunAuthorised(
+        at=now,
+        run=uid,
+        contract=digest,
+        scope=DIGEST,
+        algorithm=DIGEST,
+        plan=DIGEST,
+        round=1,
+        requester=federation.insurer.id,
+        purpose="convoy:RiskModelTraining",
+        providers=(federation.oem.id,),
+        epsilon_micro={DRIVE: 4_000_000},
+        delta_nano={DRIVE: 1000},
+    )
+    status, answer = append(federation, encode(authorised))
+    assert (status, len(answer["indexes"])) == (200, 1)
+    forged = ContractActivated(at=now, contract=DIGEST, uid="urn:x", version=1)
+    status, answer = append(federation, encode(forged), b"{}", b"")
+    assert (status, answer["code"]) == (422, "LOG_REFUSED")
+    assert len(answer["errors"]) == 3
+
+
+def test_a_statement_is_verified_before_it_is_logged(federation: Federation) -> None:
+    """A statement with another key's signature is refused, and names the party."""
+    digest = federation.agree()
+    event = LedgerStated(
+        at=federation.clock(),
+        party=federation.oem.id,
+        run="run-1",
+        contract=digest,
+        step="spent",
+        epsilon_micro={DRIVE: 4_000_000},
+        total_micro={DRIVE: 4_000_000},
+    )
+    seed = federation.insurer.identity.private_bytes_raw()
+    status, answer = append(federation, sign_statement(event, number=1, previous=None, seed=seed))
+    assert (status, answer["code"], answer["party"]) == (422, "LOG_REFUSED", federation.oem.id)
+    seed = federation.oem.identity.private_bytes_raw()
+    status, answer = append(federation, sign_statement(event, number=1, previous=None, seed=seed))
+    assert status == 200
+    ledgers = federation.client.app.state.parts.ledgers.all()  # type: ignore[attr-defined]
+    assert [(x.party, x.asset, x.total_micro) for x in ledgers] == [(federation.oem.id, DRIVE, 4_000_000)]
+    assert CLAIMS not in {x.asset for x in ledgers}
+
+
+def test_a_checkpoint_is_cosigned_and_witness_sizes_grow(federation: Federation) -> None:
+    """The quorum is k = 1 + floor(2n/3) of the enrolled parties."""
+    federation.agree()
+    two = federation.witness(federation.oem, federation.insurer)
+    assert (two["cosigned"], two["needed"], two["quorum"]) == (2, 3, False)
+    three = federation.witness(federation.auditor)
+    assert (three["cosigned"], three["quorum"]) == (3, True)
+    path = f"/internal/log/witness?party={federation.oem.id}"
+    size = federation.client.get(path, headers=federation.internal).json()["size"]
+    assert size == three["size"] > 0
+
+
+def test_what_is_outside_the_log_is_refused(federation: Federation) -> None:
+    """Sizes and indexes that the log does not have give a problem, not a crash."""
+    federation.agree()
+    for path in (
+        "/v1/log/proof/inclusion?index=99&size=100",
+        "/v1/log/proof/consistency?old=5&new=2",
+        "/v1/log/entries?start=5&end=2",
+        "/v1/log/entries?start=-1&end=2",
+        "/v1/log/entries?start=x&end=2",
+    ):
+        done = federation.client.get(path)
+        assert done.status_code == 422, path
+        assert done.headers["content-type"] == "application/problem+json"
