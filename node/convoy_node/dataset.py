@@ -1,7 +1,7 @@
 """A party's rows, one per person, checked against what the contract expects before a run.
 
     expected_columns(specification, role) -> (Column, ...)
-    load(source, columns, person_column=..., persons=...) -> PersonTable
+    PersonTable.load(source, columns, person_column=..., persons=...) -> PersonTable
     PersonTable.columns(local_ids) -> {name: array in this order}
 
 Guarantees: every fault of every column is told at once (``DatasetRefused``), by name and number of
@@ -12,10 +12,10 @@ persons named, so that rows of persons who do not count are neither judged nor k
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,7 @@ _WHOLE: Final = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYIN
                  "UINTEGER", "UBIGINT", "UHUGEINT")  # fmt: skip
 _NUMBERS: Final = (*_WHOLE, "FLOAT", "DOUBLE", "DECIMAL")
 _TEXTS: Final = ("VARCHAR", "ENUM", "BOOLEAN", *_WHOLE)
+_KINDS: Final[Mapping[str, Kind]] = {kind: kind for kind in get_args(Kind)}
 _TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
     "numeric": _NUMBERS,
     "integer": _NUMBERS,
@@ -67,7 +68,7 @@ class Column:
 
 
 class PersonTable:
-    """Checked rows by person. Made by ``load`` only."""
+    """Checked rows by person; made by ``PersonTable.load`` only."""
 
     def __init__(self, ids: Sequence[str], data: Mapping[str, npt.NDArray[Any]], party: str) -> None:
         self._place = {person: row for row, person in enumerate(ids)}
@@ -77,9 +78,60 @@ class PersonTable:
     def __len__(self) -> int:
         return len(self._place)
 
-    def keep(self, local_ids: Iterable[str]) -> list[str]:
-        """Return those of the persons who have a row, in the given order."""
-        return [person for person in local_ids if person in self._place]
+    @classmethod
+    def load(
+        cls,
+        source: Path,
+        columns: Sequence[Column] | Mapping[str, str],
+        party: str = "",
+        *,
+        person_column: str = "person_id",
+        persons: Collection[str] | None = None,
+    ) -> Self:
+        """Read and check the rows of these persons.
+
+        Args:
+            source: Parquet or CSV.
+            columns: what the contract expects; names with their kind will do.
+            party: whose data they are, for messages.
+            person_column: the party's own id of a person.
+            persons: whose rows to read; None for all.
+
+        Raises:
+            DatasetRefused: every fault of the data at once.
+        """
+        if isinstance(columns, Mapping):
+            columns = [Column(name, _KINDS[kind]) for name, kind in columns.items()]
+        present = duckdb.describe(source, party=party)
+        faults: list[Fault] = []
+        usable: list[Column] = []
+        for column in columns:
+            fault = _shape_fault(column, present)
+            if fault is None:
+                usable.append(column)
+            else:
+                faults.append(fault)
+        id_fault = _shape_fault(Column(person_column, "text"), present)
+        if id_fault is not None:
+            raise DatasetRefused([id_fault, *faults], party=party)
+
+        table = duckdb.read(source, [person_column, *(column.name for column in usable)], party=party)
+        ids = table.column(0).combine_chunks().cast(pa.string())
+        if persons is not None:
+            wanted = pc.is_in(ids, value_set=pa.array(sorted(persons), pa.string()))
+            table, ids = table.filter(wanted), ids.filter(wanted)
+        faults += _id_faults(person_column, ids, is_chosen=persons is not None)
+        data: dict[str, npt.NDArray[Any]] = {}
+        for number, column in enumerate(usable, start=1):
+            values, found = _checked(column, table.column(number).combine_chunks())
+            faults += [Fault(column.name, cause, fix) for cause, fix in found]
+            data[column.name] = values
+        if faults:
+            raise DatasetRefused(faults, party=party)
+        return cls(ids.to_pylist(), data, party)
+
+    def __contains__(self, local_id: object) -> bool:
+        return local_id in self._place
 
     def columns(self, local_ids: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
         """Return every column for these persons, in this order; (N,) arrays.
@@ -87,10 +139,10 @@ class PersonTable:
         Raises:
             DatasetRefused: persons without a row.
         """
-        lost = len(local_ids) - len(self.keep(local_ids))
+        lost = sum(person not in self._place for person in local_ids)
         if lost:
             raise DatasetRefused(
-                [Fault("", f"{lost} of {len(local_ids)} persons have no row.", "Ask for persons kept.")],
+                [Fault("", f"{lost} of {len(local_ids)} persons have no row.", "Leave them out first.")],
                 party=self._party,
             )
         rows = np.fromiter((self._place[person] for person in local_ids), np.int64, len(local_ids))
@@ -113,55 +165,6 @@ def expected_columns(specification: RiskSpecification | RecommendSpecification, 
     if role == "insurer":
         columns += [Column(specification.claims, "claims"), Column(specification.exposure, "exposure")]
     return tuple(columns)
-
-
-def load(
-    source: Path,
-    columns: Sequence[Column],
-    party: str = "",
-    *,
-    person_column: str = "person_id",
-    persons: Collection[str] | None = None,
-) -> PersonTable:
-    """Read and check the rows of these persons.
-
-    Args:
-        source: Parquet or CSV.
-        columns: what the contract expects.
-        party: whose data they are, for messages.
-        person_column: the party's own id of a person.
-        persons: whose rows to read; None for all.
-
-    Raises:
-        DatasetRefused: every fault of the data at once.
-    """
-    present = duckdb.describe(source, party=party)
-    faults: list[Fault] = []
-    usable: list[Column] = []
-    for column in columns:
-        fault = _shape_fault(column, present)
-        if fault is None:
-            usable.append(column)
-        else:
-            faults.append(fault)
-    id_fault = _shape_fault(Column(person_column, "text"), present)
-    if id_fault is not None:
-        raise DatasetRefused([id_fault, *faults], party=party)
-
-    table = duckdb.read(source, [person_column, *(column.name for column in usable)], party=party)
-    ids = table.column(0).combine_chunks().cast(pa.string())
-    if persons is not None:
-        wanted = pc.is_in(ids, value_set=pa.array(sorted(persons), pa.string()))
-        table, ids = table.filter(wanted), ids.filter(wanted)
-    faults += _id_faults(person_column, ids, is_chosen=persons is not None)
-    data: dict[str, npt.NDArray[Any]] = {}
-    for number, column in enumerate(usable, start=1):
-        values, found = _checked(column, table.column(number).combine_chunks())
-        faults += [Fault(column.name, cause, fix) for cause, fix in found]
-        data[column.name] = values
-    if faults:
-        raise DatasetRefused(faults, party=party)
-    return PersonTable(ids.to_pylist(), data, party)
 
 
 def _shape_fault(column: Column, present: Mapping[str, str]) -> Fault | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -82,6 +82,19 @@ class Cohort:
     def size(self) -> int:
         """Number of persons."""
         return len(self.solo) + sum(map(len, self.links.values()))
+
+    @property
+    def persons(self) -> frozenset[str]:
+        """Every person who counts, by local id."""
+        linked = (local_id for pairs in self.links.values() for local_id, _ in pairs)
+        return frozenset(self.solo).union(linked)
+
+    def within(self, present: Container[str]) -> Cohort:
+        """Return those of the cohort who are in ``present``: who have a row of data."""
+        return Cohort(
+            solo=tuple(person for person in self.solo if person in present),
+            links={peer: tuple(pair for pair in pairs if pair[0] in present) for peer, pairs in self.links.items()},
+        )
 
 
 class Register:
@@ -178,8 +191,8 @@ class Register:
         recipients: Collection[str],
         notices: Collection[str],
         now: datetime,
-        *,
         sensitive: bool,
+        *,
         purposes: Mapping[str, str | None] = PURPOSES,
     ) -> Cohort:
         """Return the persons who count, by the rule of FORMAT.md §6 ("Counting persons").

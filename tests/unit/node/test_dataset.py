@@ -14,7 +14,7 @@ import pytest
 from convoy_demo.party_data import ConsentTerms, write_party_data
 from convoy_demo.population import generate, histories
 from convoy_demo.specifications import recommend_specification, risk_specification
-from convoy_node.dataset import HISTORY, Column, PersonTable, expected_columns, load
+from convoy_node.dataset import HISTORY, Column, PersonTable, expected_columns
 from convoy_node.errors import DatasetRefused
 
 PARTY = "did:web:insurer-a.example"
@@ -40,7 +40,7 @@ def write(path: Path, **change: Any) -> Path:
 
 def faults(path: Path, columns: tuple[Column, ...] = RISK, **named: Any) -> list[str]:
     with pytest.raises(DatasetRefused) as refused:
-        load(path, columns, PARTY, **named)
+        PersonTable.load(path, columns, PARTY, **named)
     assert refused.value.refusal()["party"] == PARTY
     assert all(fault.fix for fault in refused.value.faults)
     return [f"{fault.column}: {fault.cause}" for fault in refused.value.faults]
@@ -48,12 +48,13 @@ def faults(path: Path, columns: tuple[Column, ...] = RISK, **named: Any) -> list
 
 def test_rows_come_in_the_order_asked_for(tmp_path: Path) -> None:
     """By local id, whatever the order of the file."""
-    table = load(write(tmp_path / "d.parquet"), RISK)
+    table = PersonTable.load(write(tmp_path / "d.parquet"), RISK)
     columns = table.columns(["P3", "P1"])
     assert columns["age"].tolist() == [50, 30]
     assert columns["garage"].tolist() == ["yes", "yes"]
     assert columns["claim_count"].dtype == np.int64
-    assert table.keep(["P9", "P2"]) == ["P2"]
+    assert "P2" in table
+    assert "P9" not in table
     with pytest.raises(DatasetRefused, match="1 of 2 persons"):
         table.columns(["P1", "P9"])
 
@@ -83,7 +84,7 @@ def test_all_faults_of_all_columns_are_told_at_once(tmp_path: Path) -> None:
         "exposure_years: 1 rows are zero.",
     ]
     with pytest.raises(DatasetRefused) as refused:
-        load(path, RISK)
+        PersonTable.load(path, RISK)
     assert "secret" not in str(refused.value)
     assert "7654321" not in str(refused.value)
     assert str(tmp_path) not in str(refused.value)
@@ -93,7 +94,7 @@ def test_a_missing_column_names_the_ones_that_look_like_it(tmp_path: Path) -> No
     """Near names are a hint for whoever maps the columns."""
     path = write(tmp_path / "d.parquet", claim_count=None, ClaimCount=[0, 0, 0])
     with pytest.raises(DatasetRefused, match="if it is ClaimCount"):
-        load(path, RISK)
+        PersonTable.load(path, RISK)
 
 
 @pytest.mark.parametrize(
@@ -114,9 +115,9 @@ def test_one_fault_is_one_sentence(tmp_path: Path, change: dict[str, Any], expec
 def test_rows_of_others_are_neither_judged_nor_kept(tmp_path: Path) -> None:
     """A fault in the row of a person who does not count stops nobody's run."""
     path = write(tmp_path / "d.parquet", age=[30.0, math.nan, 50.0])
-    table = load(path, RISK, persons={"P1", "P3"})
+    table = PersonTable.load(path, RISK, persons={"P1", "P3"})
     assert len(table) == 2
-    assert table.keep(["P2"]) == []
+    assert "P2" not in table
     assert faults(path, persons={"P9"}) == [": there are no rows of persons who count."]
 
 
@@ -136,7 +137,7 @@ def test_an_unreadable_file_is_refused_without_its_path(tmp_path: Path, name: st
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(DatasetRefused) as refused:
-        load(path, RISK, PARTY)
+        PersonTable.load(path, RISK, PARTY)
     assert str(tmp_path) not in str(refused.value)
 
 
@@ -144,7 +145,7 @@ def test_csv_reads_like_parquet(tmp_path: Path) -> None:
     """Numeric person ids and item lists included."""
     csv = tmp_path / "d.csv"
     csv.write_text("person_id,age,items\n7,30,a;b\n8,40.5,\n")
-    table = load(csv, (Column("age", "numeric"), Column("items", "list", ("a", "b"))))
+    table = PersonTable.load(csv, (Column("age", "numeric"), Column("items", "list", ("a", "b"))))
     columns = table.columns(["8", "7"])
     assert columns["age"].tolist() == [40.5, 30]
     assert columns["items"].tolist() == [[], ["a", "b"]]
@@ -165,8 +166,7 @@ def test_the_demo_files_are_what_the_demo_contracts_expect(tmp_path: Path) -> No
         ("charging", "charging", recommend_specification()),
     ):
         expected = expected_columns(specification, role)
-        table = load(files[short].data, expected, short)
-        assert isinstance(table, PersonTable)
+        table = PersonTable.load(files[short].data, expected, short)
         assert len(table) == pq.read_metadata(files[short].data).num_rows
     assert expected_columns(risk_specification(), "trustee") == ()
     assert expected_columns(recommend_specification(), "charging")[0].name == HISTORY

@@ -171,6 +171,8 @@ def test_links_are_told_apart_by_counterpart(register: Register, tmp_path: Path)
     cohort = counted(register)
     assert cohort.links == {OEM: (("P1", first), ("P0", second))}
     assert cohort.solo == ("P2",)
+    assert cohort.persons == {"P0", "P1", "P2"}
+    assert cohort.within({"P0"}) == Cohort(solo=(), links={OEM: (("P0", second),)})
 
 
 def test_all_faults_of_a_table_are_told_at_once_without_a_value(register: Register, tmp_path: Path) -> None:
