@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Final, Literal
 from convoy_audit import shapes
 from convoy_audit.canonical import Json
 from convoy_audit.errors import FormatError
-from convoy_audit.shapes import Charges, Code, Codes, Count, Digest, Octets, Token, Tokens
+from convoy_audit.shapes import Charges, Code, Codes, Count, Digest, Octets, Token, Tokens, Vkeys
 
 VERSION: Final = 1
 Phase = Literal["authorise", "release"]
@@ -61,7 +61,7 @@ class PartyEnrolled(Event):
     identity_key: Octets  # 32 bytes Ed25519: contract signatures and statements
     identity_key_id: Token | None = None
     mask_key: Octets | None = None
-    witness_keys: Tokens = ()  # vkeys
+    witness_keys: Vkeys = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ or an instant. A class declares its fields with the names below; ``read`` and ``
     Token      1 to 200 printable ASCII characters without space, quote or backslash
     Digest     sha256: and 64 hex digits          Code     UPPER_CASE reason
     Count      integer from 0                     Tokens, Codes   tuples of them
+    Vkeys      tuple of verifier keys that may be enrolled
     Charges    {token: integer from 0}            Octets   bytes, base64url in JSON
     instant    aware UTC datetime with milliseconds, YYYY-MM-DDTHH:MM:SS.mmmZ in JSON
 """
@@ -32,7 +33,8 @@ from typing import (
 )
 
 from convoy_audit.canonical import MAX_INTEGER, Json, b64u, is_digest, unb64u
-from convoy_audit.errors import FormatError
+from convoy_audit.errors import FormatError, KeyRejected
+from convoy_audit.note import Verifier
 
 T = TypeVar("T")
 MAX_ITEMS: Final = 1024
@@ -66,6 +68,14 @@ def _sequence(name: str, item: Shape) -> Shape:
         return tuple(item.read(element) for element in value)
 
     return Shape(name, read, lambda value: [item.write(element) for element in read(value)])
+
+
+def _is_vkey(value: str) -> bool:
+    try:
+        Verifier.parse(value)
+    except KeyRejected:
+        return False
+    return True
 
 
 def _is_count(value: Any) -> bool:
@@ -118,6 +128,7 @@ def whole_milliseconds(value: datetime) -> datetime:
 TOKEN: Final = _plain("token", lambda v: isinstance(v, str) and _TOKEN.fullmatch(v) is not None)
 DIGEST: Final = _plain("digest", lambda v: isinstance(v, str) and is_digest(v))
 CODE: Final = _plain("code", lambda v: isinstance(v, str) and _CODE.fullmatch(v) is not None)
+VKEY: Final = _plain("verifier key", lambda v: isinstance(v, str) and _is_vkey(v))
 COUNT: Final = _plain("count", _is_count)
 INSTANT: Final = Shape("instant", _read_instant, _write_instant)
 
@@ -127,6 +138,7 @@ Code = Annotated[str, CODE]
 Count = Annotated[int, COUNT]
 Tokens = Annotated[tuple[str, ...], _sequence("list of tokens", TOKEN)]
 Codes = Annotated[tuple[str, ...], _sequence("list of codes", CODE)]
+Vkeys = Annotated[tuple[str, ...], _sequence("list of verifier keys", VKEY)]
 Charges = Annotated[Mapping[str, int], Shape("charges", _charges, lambda value: dict(_charges(value)))]
 Octets = Annotated[bytes, Shape("octets", _read_octets, b64u)]
 

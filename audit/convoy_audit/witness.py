@@ -18,9 +18,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, cast
 
-from convoy_audit.canonical import b64, decimal, unb64
+from convoy_audit.canonical import b64, canonical_bytes, decimal, parse_canonical, unb64
 from convoy_audit.checkpoint import Checkpoint, open_checkpoint, peek
 from convoy_audit.errors import (
     FormatError,
@@ -68,6 +68,35 @@ class Alarm:
     finding: Finding
     known: bytes
     offered: bytes
+
+    def to_bytes(self) -> bytes:
+        """Return the alarm as a file."""
+        return canonical_bytes(
+            {
+                "v": 1,
+                "origin": self.origin,
+                "finding": self.finding,
+                "known": self.known.decode(),
+                "offered": self.offered.decode(),
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Alarm:
+        """Read an alarm; its notes are not verified.
+
+        Raises:
+            FormatError: it is no alarm.
+        """
+        value = parse_canonical(data)
+        finding = value.get("finding")
+        texts = [value.get(name) for name in ("origin", "known", "offered")]
+        if finding not in ("rollback", "fork", "inconsistent") or value.get("v") != 1:
+            raise FormatError("an alarm of an unknown kind or version")
+        if len(value) != 5 or not all(isinstance(text, str) for text in texts):
+            raise FormatError("an alarm with other members")
+        origin, known, offered = map(str, texts)
+        return cls(origin, cast("Finding", finding), known.encode(), offered.encode())
 
 
 @dataclass(frozen=True, slots=True)

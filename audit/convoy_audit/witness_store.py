@@ -4,7 +4,7 @@
     FileWitnessStore.open(folder: Path) -> FileWitnessStore         refuses a folder that has none
       .load, .replace, .keep_alarm, .alarms                         as witness.WitnessStore
 
-Besides ``cli`` and ``archive`` the only module of this library that opens files. Creating and
+With ``cli``, ``fsck`` and ``archive`` the only module of this library that opens files. Creating and
 opening are two acts on purpose: a witness whose folder is lost must not start again from nothing
 under its old key (SPEC.md W4).
 
@@ -22,11 +22,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
-from convoy_audit.canonical import canonical_bytes, parse_json
-from convoy_audit.errors import AuditError, StoreConflict, StoreError
-from convoy_audit.witness import Alarm, Finding, Remembered
+from convoy_audit.errors import AuditError, FormatError, StoreConflict, StoreError
+from convoy_audit.witness import Alarm, Remembered
 
 MARK: Final = "witness.json"
 _MARK_CONTENT: Final = b'{"v":1,"what":"convoy witness store"}'
@@ -108,15 +107,7 @@ class FileWitnessStore:
         Raises:
             StoreError: it could not be written.
         """
-        data = canonical_bytes(
-            {
-                "v": 1,
-                "origin": alarm.origin,
-                "finding": alarm.finding,
-                "known": alarm.known.decode(),
-                "offered": alarm.offered.decode(),
-            }
-        )
+        data = alarm.to_bytes()
         path = self._folder / "alarms" / f"{hashlib.sha256(data).hexdigest()}.json"
         with self._exclusive():
             try:
@@ -135,9 +126,11 @@ class FileWitnessStore:
         found = []
         for path in sorted((self._folder / "alarms").glob("*.json")):
             try:
-                found.append(read_alarm(path.read_bytes()))
+                found.append(Alarm.from_bytes(path.read_bytes()))
             except OSError as error:
                 raise StoreError(f"an alarm cannot be read: {error.strerror}") from None
+            except FormatError as error:
+                raise StoreError(f"a damaged alarm: {error.cause}") from None
         return tuple(found)
 
     def _file(self, origin: str) -> Path:
@@ -155,27 +148,6 @@ class FileWitnessStore:
                 yield
             finally:
                 os.close(lock)
-
-
-def read_alarm(data: bytes) -> Alarm:
-    """Read an alarm as ``keep_alarm`` writes it.
-
-    Raises:
-        StoreError: it is no alarm.
-    """
-    try:
-        value = parse_json(data)
-        finding = value["finding"]
-        if finding not in ("rollback", "fork", "inconsistent"):
-            raise StoreError("an alarm of an unknown kind")
-        return Alarm(
-            value["origin"],
-            cast("Finding", finding),
-            value["known"].encode(),
-            value["offered"].encode(),
-        )
-    except (AuditError, KeyError, TypeError, AttributeError):
-        raise StoreError("a damaged alarm") from None
 
 
 def write_atomically(path: Path, data: bytes) -> None:

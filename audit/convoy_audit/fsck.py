@@ -1,0 +1,156 @@
+"""Derive a whole log again from where it is stored, and compare with what was signed.
+
+    check_log(path: Path, policy: Policy | None = None) -> Findings      path: database, tiles, pack
+
+From a coordinator's SQLite file (opened read-only): every leaf, the index sequence, the stored
+frontier of every commit, and every signed checkpoint. From a folder or zip with ``checkpoint`` and
+``tile/``: every entry bundle, every tile of hashes that is there, and the checkpoint. Signatures are
+verified if a policy is given. Needs no code of the coordinator.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from convoy_audit.archive import read_files
+from convoy_audit.checkpoint import Checkpoint, peek
+from convoy_audit.errors import AuditError, EvidenceError, FormatError
+from convoy_audit.merkle import Tree, leaf_hash
+from convoy_audit.policy import Policy
+from convoy_audit.tiles import (
+    decode_bundle,
+    entries_path,
+    entries_spans,
+    tile_data,
+    tile_path,
+    tile_spans,
+)
+from convoy_audit.trail import Fault, Trail
+
+_SQLITE: Final = b"SQLite format 3\0"
+
+
+@dataclass(slots=True)
+class Findings:
+    """What was derived, and what does not fit."""
+
+    size: int = 0
+    root: bytes = b""
+    checkpoints: int = 0
+    verified_signatures: int = 0
+    faults: list[Fault] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the findings as data."""
+        return {
+            "verified": not self.faults,
+            "entries": self.size,
+            "root": self.root.hex(),
+            "checkpoints": self.checkpoints,
+            "signaturesVerified": self.verified_signatures,
+            "faults": [{"code": f.code, "cause": f.cause, "entry": f.index} for f in self.faults],
+        }
+
+    def lines(self) -> Iterator[str]:
+        """Yield the findings as text."""
+        yield f"{'WRONG' if self.faults else 'CLEAN'}: {self.size} entries, root {self.root.hex()}"
+        yield f"  checkpoints compared: {self.checkpoints}"
+        yield (
+            f"  checkpoint signatures verified: {self.verified_signatures}"
+            + ("" if self.verified_signatures else " (give --policy to verify them)")
+        )
+        for fault in self.faults:
+            yield f"  {fault}"
+
+
+def check_log(path: Path, policy: Policy | None = None) -> Findings:
+    """Check a stored log.
+
+    Raises:
+        FormatError: there is no log at ``path``.
+    """
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(len(_SQLITE)) == _SQLITE:
+                return _check_database(path, policy)
+    files = read_files(path)
+    if "checkpoint" not in files:
+        raise FormatError("no log: neither a SQLite file nor a folder with a checkpoint")
+    return _check_tiles(files, policy)
+
+
+def _check_database(path: Path, policy: Policy | None) -> Findings:
+    findings, tree, trail = Findings(), Tree(), Trail()
+    uri = f"{path.resolve().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as database:
+            frontiers = dict(database.execute("SELECT size, frontier FROM log_frontier"))
+            rows = database.execute("SELECT idx, leaf, body FROM log_entry ORDER BY idx")
+            for index, leaf, body in rows:
+                if index != tree.size:
+                    findings.faults.append(Fault("EVIDENCE_WRONG", "an entry is missing", None, tree.size))
+                    break
+                if leaf_hash(body) != leaf:
+                    cause = "the stored leaf is not that of the entry"
+                    findings.faults.append(Fault("EVIDENCE_WRONG", cause, None, index))
+                tree.append(leaf_hash(body))
+                trail.take(index, body)
+                stored = frontiers.pop(tree.size, None)
+                if stored is not None and stored != b"".join(tree.frontier()):
+                    cause = f"the stored frontier of {tree.size} does not fit"
+                    findings.faults.append(Fault("EVIDENCE_WRONG", cause, None, index))
+            for size in sorted(frontiers):
+                cause = f"a frontier of {size} is stored; there are {tree.size} entries"
+                findings.faults.append(Fault("EVIDENCE_WRONG", cause))
+            notes = [note for (note,) in database.execute("SELECT note FROM log_checkpoint")]
+    except sqlite3.Error as error:
+        raise FormatError(f"this database holds no log: {error}") from None
+    for note in notes:
+        _compare(findings, tree, str(note).encode(), policy)
+    return _sum_up(findings, tree, trail)
+
+
+def _check_tiles(files: Mapping[str, bytes], policy: Policy | None) -> Findings:
+    findings, tree, trail = Findings(), Tree(), Trail()
+    note = files["checkpoint"]
+    size = peek(note).size
+    try:
+        for span in entries_spans(size):
+            name = entries_path(span.index, span.width)
+            if name not in files:
+                raise EvidenceError(f"{name} is missing")
+            for raw in decode_bundle(files[name], span.width):
+                trail.take(tree.append(leaf_hash(raw)), raw)
+        for span in tile_spans(size):
+            name = tile_path(span.level, span.index, span.width)
+            if name in files and files[name] != tile_data(tree, span):
+                findings.faults.append(Fault("EVIDENCE_WRONG", f"{name} does not fit the entries"))
+    except AuditError as error:
+        findings.faults.append(Fault.of(error))
+    _compare(findings, tree, note, policy)
+    return _sum_up(findings, tree, trail)
+
+
+def _compare(findings: Findings, tree: Tree, note: bytes, policy: Policy | None) -> None:
+    try:
+        checkpoint: Checkpoint = peek(note)
+        if checkpoint.size > tree.size:
+            raise EvidenceError(f"{checkpoint.size} entries were signed, there are {tree.size}")
+        if tree.root(checkpoint.size) != checkpoint.root:
+            raise EvidenceError(f"the first {checkpoint.size} entries are not those that were signed")
+        findings.checkpoints += 1
+        if policy is not None:
+            findings.verified_signatures += len(policy.standing(note).note.signatures)
+    except AuditError as error:
+        findings.faults.append(Fault.of(error))
+
+
+def _sum_up(findings: Findings, tree: Tree, trail: Trail) -> Findings:
+    findings.size, findings.root = tree.size, tree.root()
+    findings.faults += trail.faults
+    return findings

@@ -1,0 +1,164 @@
+"""Read a log from its first entry to its last and check what the entries say to each other.
+
+    Trail(): .take(index, raw) for every entry in order; then .faults and the facts below
+
+Checked: every entry is canonical and of the catalogue; every statement is signed with the key that
+its party was enrolled with *before*, numbered and chained; no party is enrolled under another's key;
+every release and every finished run was authorised before, under the same contract; no node
+allowed a run that was not authorised before; what a ledger says it has spent stays under its cap.
+Not checked, because the log cannot know: whether what is said is true.
+Faults are collected, not raised: a report names all of them (the first 1,000).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from convoy_audit.entry import parse_entry
+from convoy_audit.errors import AuditError, EvidenceError, StatementError
+from convoy_audit.events import (
+    ContractOffered,
+    ContractSigned,
+    DecisionMade,
+    Event,
+    LedgerStated,
+    PartyEnrolled,
+    ReleasePublished,
+    RunAuthorised,
+    RunFinished,
+    RunSettled,
+)
+from convoy_audit.keys import check_ed25519_public
+from convoy_audit.statement import Chain, Statement, verify_statement
+
+MAX_FAULTS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that is wrong: code, what, where, and whom it concerns."""
+
+    code: str
+    cause: str
+    party: str | None = None
+    index: int | None = None
+
+    @classmethod
+    def of(cls, error: AuditError, index: int | None = None) -> Fault:
+        """Make a fault of an error."""
+        return cls(error.code, error.cause, error.party, index)
+
+    def __str__(self) -> str:
+        where = "" if self.index is None else f"entry {self.index}: "
+        return f"{self.code}: {where}{self.cause}" + (f" (party: {self.party})" if self.party else "")
+
+
+@dataclass(slots=True)
+class Trail:
+    """What a log says, gathered entry by entry."""
+
+    size: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    parties: dict[str, PartyEnrolled] = field(default_factory=dict)
+    chains: dict[str, Chain] = field(default_factory=dict)
+    contracts: set[str] = field(default_factory=set)
+    contract_signers: dict[str, set[str]] = field(default_factory=dict)
+    authorised: dict[str, RunAuthorised] = field(default_factory=dict)
+    releases: dict[str, ReleasePublished] = field(default_factory=dict)
+    denials: list[DecisionMade] = field(default_factory=list)
+    spent_micro: dict[tuple[str, str], int] = field(default_factory=dict)  # party, asset -> total
+    first_at: datetime | None = None
+    last_at: datetime | None = None
+    faults: list[Fault] = field(default_factory=list)
+    fault_count: int = 0
+
+    def take(self, index: int, raw: bytes) -> None:
+        """Take the next entry."""
+        self.size = index + 1
+        try:
+            content = parse_entry(raw)
+        except AuditError as error:
+            self._fault(Fault.of(error, index))
+            return
+        event = content.event if isinstance(content, Statement) else content
+        self.kinds[event.TYPE] += 1
+        self.first_at = event.at if self.first_at is None else min(self.first_at, event.at)
+        self.last_at = event.at if self.last_at is None else max(self.last_at, event.at)
+        try:
+            if isinstance(content, Statement):
+                self._statement(content)
+            self._event(event, is_stated=isinstance(content, Statement))
+        except AuditError as error:
+            self._fault(Fault.of(error, index))
+
+    def _statement(self, statement: Statement) -> None:
+        enrolled = self.parties.get(statement.party)
+        if enrolled is None:
+            raise StatementError("the party was not enrolled before", party=statement.party)
+        verify_statement(statement, enrolled.identity_key)
+        self.chains.setdefault(statement.party, Chain(statement.party)).accept(statement)
+
+    def _event(self, event: Event, *, is_stated: bool) -> None:
+        match event:
+            case PartyEnrolled():
+                check_ed25519_public(event.identity_key)
+                for other in self.parties.values():
+                    if other.identity_key == event.identity_key and other.party != event.party:
+                        raise EvidenceError(f"the key of {other.party} again", party=event.party)
+                known = self.parties.setdefault(event.party, event)
+                if known.identity_key != event.identity_key:
+                    # LIMIT: no rotation yet; a key that the old one does not sign is a takeover.
+                    raise EvidenceError("enrolled again with another key", party=event.party)
+            case ContractOffered():
+                self.contracts.add(event.contract)
+            case ContractSigned():
+                self.contract_signers.setdefault(event.contract, set()).add(event.party)
+            case RunAuthorised():
+                self.contracts.add(event.contract)
+                self.authorised[event.run] = event
+            case ReleasePublished():
+                self._after_authorisation(event.run, event.contract, "released")
+                if event.run in self.releases:
+                    raise EvidenceError(f"run {event.run} was released twice")
+                self.releases[event.run] = event
+            case RunFinished():
+                self._after_authorisation(event.run, event.contract, "finished")
+            case DecisionMade():
+                _must_be_stated(event.party, is_stated)
+                if event.outcome == "deny":
+                    self.denials.append(event)
+                else:
+                    self._after_authorisation(event.run, event.contract, "allowed", event.party)
+            case LedgerStated() | RunSettled():
+                _must_be_stated(event.party, is_stated)
+                self._ledger(event)
+            case _:
+                pass
+
+    def _ledger(self, event: LedgerStated | RunSettled) -> None:
+        for asset, total in event.total_micro.items():
+            self.spent_micro[event.party, asset] = total
+        caps = (event.cap_micro or {}) if isinstance(event, LedgerStated) else {}
+        over = sorted(a for a, cap in caps.items() if event.total_micro.get(a, 0) > cap)
+        if over:
+            raise EvidenceError(f"the ledger is over its cap for {over[0]}", party=event.party)
+
+    def _after_authorisation(self, run: str, contract: str, what: str, party: str | None = None) -> None:
+        authorised = self.authorised.get(run)
+        if authorised is None:
+            raise EvidenceError(f"run {run} was {what} without authorisation", party=party)
+        if authorised.contract != contract:
+            raise EvidenceError(f"run {run} was {what} under another contract", party=party)
+
+    def _fault(self, fault: Fault) -> None:
+        self.fault_count += 1
+        if len(self.faults) < MAX_FAULTS:
+            self.faults.append(fault)
+
+
+def _must_be_stated(party: str, is_stated: bool) -> None:
+    if not is_stated:
+        raise StatementError("a party's act without the party's signature", party=party)
