@@ -99,7 +99,7 @@ class Ledger(LedgerView):
                     (self._now(), _RESTART),
                 )
         except BaseException:
-            os.close(self._lock)
+            os.close(self._lock)  # the lock of a ledger that is damaged or full is let go
             raise
 
     @classmethod
@@ -154,9 +154,7 @@ class Ledger(LedgerView):
             raise LedgerError(f"run {run} names no query, or one query twice.")
         request = accounting.mu2_of_units(charge_units(charges))
         with self._writing() as db:
-            (last,) = db.execute(
-                "SELECT MAX(attempt) FROM reservation WHERE run = ?", (run,)
-            ).fetchone()
+            (last,) = db.execute("SELECT MAX(attempt) FROM reservation WHERE run = ?", (run,)).fetchone()
             if last is not None and attempt <= last:
                 raise SpentBefore(f"run {run} has had attempt {last}; {attempt} is not later.")
             reasons = [
@@ -188,8 +186,7 @@ class Ledger(LedgerView):
                 ),
             )
             db.executemany(
-                "INSERT INTO charge (reservation, query, cohort, units, sigma, clip)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO charge (reservation, query, cohort, units, sigma, clip) VALUES (?, ?, ?, ?, ?, ?)",
                 [(row.lastrowid, c.query, c.cohort, c.units, c.sigma, c.clip) for c in charges],
             )
 
@@ -226,8 +223,7 @@ class Ledger(LedgerView):
         """Keep what a run has spent and release the rest; nothing to do the second time."""
         with self._writing() as db:
             db.execute(
-                "UPDATE reservation SET settled_at = ?, reason = ?"
-                " WHERE run = ? AND settled_at IS NULL",
+                "UPDATE reservation SET settled_at = ?, reason = ? WHERE run = ? AND settled_at IS NULL",
                 (self._now(), reason, run),
             )
 
@@ -258,6 +254,5 @@ class Ledger(LedgerView):
 def charge_units(charges: Sequence[Charge]) -> int:
     """Return what one person pays at most, in ledger units: the larger cohort's sum."""
     return max(
-        sum(charge.units for charge in charges if charge.cohort in (cohort, "all"))
-        for cohort in ("joint", "solo")
+        sum(charge.units for charge in charges if charge.cohort in (cohort, "all")) for cohort in ("joint", "solo")
     )
