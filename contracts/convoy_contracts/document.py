@@ -140,7 +140,7 @@ class Algorithm(Part):
 
     id: Id
     digest: Digest
-    args: dict[str, Annotated[list[int], Field(min_length=2, max_length=2)]]
+    args: dict[Id, Annotated[list[int], Field(min_length=2, max_length=2)]]
     specification: Specification | None = None
 
 
@@ -212,7 +212,7 @@ class Contract(Part):
     schema_: Literal["convoy-contract/1"] = Field(alias="schema")
     uid: Id
     version: Annotated[int, Field(ge=1)]
-    offerNonce: Id
+    offerNonce: str
     offerUntil: Timestamp
     title: str | None = None
     vocab: Vocab
@@ -228,7 +228,7 @@ class Contract(Part):
     consent: Consent
     cohort: Cohort
     withdrawal: Withdrawal
-    privacy: dict[str, Budget]
+    privacy: dict[Id, Budget]
     _digest: str = PrivateAttr(default="")
 
     @model_validator(mode="after")

@@ -8,7 +8,6 @@ What may never change: ``HEADER_TYPE``, ``PAYLOAD_TYPE`` and the members of the 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +24,8 @@ from convoy_contracts.instants import instant
 HEADER_TYPE = "convoy-contract-sig+jws"
 PAYLOAD_TYPE = "convoy-contract-sig/1"
 ACT, ROLE = "sign", "business"
+MAX_REMEMBERED = 4096
+"""Longest JWS and kid, together, whose check is remembered; bounds the memory of the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Key:
     revoked_reason: str | None = None
 
 
+@lru_cache(maxsize=4096)
 def payload(*, party: str, sig_t: str, uid: str, version: int, digest: str) -> bytes:
     """Return the bytes that a party signs."""
     return canonical_bytes(
@@ -136,32 +138,14 @@ def faults(contract: Contract, entries: Sequence[Any], keys: Mapping[str, Key]) 
 
 
 def _verifies(jws: str, kid: str, x: bytes, body: bytes) -> bool:
-    """Check one JWS; cached by the digest of everything that the result depends on."""
-    try:
-        material = "\0".join((jws, kid)).encode() + b"\0" + x + body
-    except UnicodeEncodeError:
-        return False
-    return _verify_cached(hashlib.sha256(material).digest(), _Input(jws, kid, x, body))
+    """Check one JWS against the rebuilt payload; the answer depends on nothing else, so it may be remembered."""
+    if len(jws) + len(kid) > MAX_REMEMBERED:
+        return _check(jws, kid, x, body)
+    return _remembered(jws, kid, x, body)
 
 
-class _Input:
-    """Arguments behind a cache key: equal to every other, so that only the digest decides."""
-
-    __slots__ = ("body", "jws", "kid", "x")
-
-    def __init__(self, jws: str, kid: str, x: bytes, body: bytes) -> None:
-        self.jws, self.kid, self.x, self.body = jws, kid, x, body
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Input)
-
-    def __hash__(self) -> int:
-        return 0
-
-
-@lru_cache(maxsize=4096)
-def _verify_cached(_key: bytes, given: _Input) -> bool:
-    parts = given.jws.split(".")
+def _check(jws: str, kid: str, x: bytes, body: bytes) -> bool:
+    parts = jws.split(".")
     if len(parts) != 3 or parts[1]:
         return False
     try:
@@ -169,10 +153,13 @@ def _verify_cached(_key: bytes, given: _Input) -> bool:
         signature = unb64u(parts[2])
     except DocumentMalformed:
         return False
-    if header != {"alg": "Ed25519", "kid": given.kid, "typ": HEADER_TYPE} or len(signature) != 64:
+    if header != {"alg": "Ed25519", "kid": kid, "typ": HEADER_TYPE} or len(signature) != 64:
         return False
     try:
-        Ed25519PublicKey.from_public_bytes(given.x).verify(signature, f"{parts[0]}.{b64u(given.body)}".encode())
+        Ed25519PublicKey.from_public_bytes(x).verify(signature, f"{parts[0]}.{b64u(body)}".encode())
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+_remembered = lru_cache(maxsize=4096)(_check)

@@ -442,7 +442,7 @@ def counts_but_for_age(case: Case, record: Record) -> bool:
 
 
 def budget(case: Case) -> Iterator[str]:
-    """50-54."""
+    """50-54; a release is not judged by 52-54 again: its epsilon was reserved when the round was authorised."""
     request, node = case.world.request, case.world.node
     for asset in set(request.assets):
         agreed = case.contract.privacy.get(asset)
@@ -451,9 +451,9 @@ def budget(case: Case) -> Iterator[str]:
             yield "BUDGET_NOT_DEFINED"
         elif epsilon is None or delta is None or epsilon <= 0 or delta < 0:
             yield "BUDGET_NOT_STATED"
-        else:
+        elif request.phase == "authorise":
             used = node.budget.get(asset, Spending())
-            if request.phase == "authorise" and epsilon > agreed.perRoundMicro:
+            if epsilon > agreed.perRoundMicro:
                 yield "BUDGET_PER_ROUND"
             if used.spent + used.reserved + epsilon > min(agreed.totalMicro, node.asset_cap.get(asset, 0)):
                 yield "BUDGET_EXHAUSTED"

@@ -136,7 +136,7 @@ class World:
     """Everything a decision may look at, except the contract."""
 
     vocabulary: Vocabulary
-    signatures: Sequence[Any]
+    signatures: Sequence[Mapping[str, Any]]
     keys: Mapping[str, Key]
     events: tuple[Event, ...]
     duties: tuple[Duty, ...]
@@ -154,7 +154,7 @@ def read(world: Mapping[str, Any]) -> World:
     vocabulary = _vocabulary(mapping(world, "vocabulary"))
     return World(
         vocabulary=vocabulary,
-        signatures=items(world, "signatures"),
+        signatures=[_object(item, "signature entry") for item in items(world, "signatures")],
         keys=read_keys(world),
         events=_events(items(world, "events")),
         duties=tuple(_duty(item) for item in items(world, "duties")),
@@ -275,7 +275,7 @@ def _object(value: Any, name: str) -> Mapping[str, Any]:
 
 
 def _vocabulary(source: Mapping[str, Any]) -> Vocabulary:
-    grades = texts(source, "grades", may_be_empty=False)
+    grades = texts(source, "grades")
     if len(set(grades)) != len(grades):
         raise WorldMalformed("grades repeat")
     return Vocabulary(
@@ -342,6 +342,8 @@ def _events(values: Sequence[Any]) -> tuple[Event, ...]:
         )  # fmt: skip
         if event.type not in EVENT_TYPES:
             raise WorldMalformed(f"event type {event.type} is unknown")
+        if type(event.rest.get("version")) in (int, float):
+            whole(source, "version")
         if (event.uid, event.seq) in seen:
             raise WorldMalformed(f"seq {event.seq} stands twice")
         seen.add((event.uid, event.seq))
@@ -364,7 +366,7 @@ def _node(source: Mapping[str, Any], grades: Sequence[str]) -> Node:
     consent = mapping(source, "consent")
     return Node(
         clock_ok=_boolean(source, "clockOk", default=True),
-        last_round=whole(source, "lastRound", 0),
+        last_round=whole(source, "lastRound"),
         seen_nonces=frozenset(texts(source, "seenNonces")),
         authorised=dict(_authorised(key, value) for key, value in _entries(source, "authorised")),
         catalogue={asset: _catalogue(asset, value, grades) for asset, value in _entries(source, "catalog")},

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from convoy_contracts.decide import REASONS, decide
 from convoy_contracts.decide.gates import territory
 
