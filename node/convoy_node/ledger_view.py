@@ -102,9 +102,7 @@ class LedgerView:
         """Return mu^2 used so far, spent and reserved, of an asset (and contract, and year)."""
         return accounting.mu2_of_units(self._units(asset, contract_uid, year)[0])
 
-    def spent_mu2(
-        self, asset: str, contract_uid: str | None = None, year: int | None = None
-    ) -> float:
+    def spent_mu2(self, asset: str, contract_uid: str | None = None, year: int | None = None) -> float:
         """Return mu^2 spent so far of an asset (and contract, and year)."""
         return accounting.mu2_of_units(self._units(asset, contract_uid, year)[1])
 

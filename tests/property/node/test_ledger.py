@@ -41,8 +41,7 @@ class Told:
             sum(
                 charge.units
                 for query, charge in self.charges.items()
-                if charge.cohort in (cohort, "all")
-                and (query in self.spent or (open_counts and self.is_open))
+                if charge.cohort in (cohort, "all") and (query in self.spent or (open_counts and self.is_open))
             )
             for cohort in ("joint", "solo")
         )
@@ -138,11 +137,7 @@ class LedgerLife(RuleBasedStateMachine):
             (None, 2026, ASSET_CAP),
             (None, 2027, ASSET_CAP),
         ):
-            mine = [
-                told
-                for told in self.told
-                if contract in (None, told.contract) and year in (None, told.year)
-            ]
+            mine = [told for told in self.told if contract in (None, told.contract) and year in (None, told.year)]
             used = accounting.mu2_of_units(sum(told.units(open_counts=True) for told in mine))
             spent = accounting.mu2_of_units(sum(told.units(open_counts=False) for told in mine))
             assert self.ledger.mu2("asset", contract, year) == used

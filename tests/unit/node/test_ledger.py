@@ -150,9 +150,7 @@ def test_a_charge_below_its_clip_and_sigma_is_refused() -> None:
 
 @pytest.mark.parametrize("cap", [4_000_000, 5_000_000, 5_890_000, 5_910_000, 8_000_000])
 @pytest.mark.parametrize("asset_cap", [6_000_000, 7_000_000, 7_600_000, 9_000_000])
-def test_the_linear_gate_decides_exactly_as_the_ledger(
-    ledger: Ledger, cap: int, asset_cap: int
-) -> None:
+def test_the_linear_gate_decides_exactly_as_the_ledger(ledger: Ledger, cap: int, asset_cap: int) -> None:
     """FORMAT.md's gate 53 on the stated numbers permits what ``reserve`` permits, and no more."""
     reserve(ledger, "r1", [charge("a", RUN_MU2)])
     reserve(ledger, "r2", [charge("a", RUN_MU2)], contract="recommend")
@@ -176,9 +174,7 @@ def test_an_independent_accountant_agrees_with_the_total(ledger: Ledger) -> None
     for number in range(10):
         ledger.spend("r1", f"q{number}", 1)
     events = [accounting.GaussianEvent(event.clip, event.sigma) for event in ledger.events()]
-    assert accounting.independent_epsilon(events, DELTA) == pytest.approx(
-        ledger.totals()[0].epsilon, abs=1e-6
-    )
+    assert accounting.independent_epsilon(events, DELTA) == pytest.approx(ledger.totals()[0].epsilon, abs=1e-6)
 
 
 def test_one_process_writes_and_others_may_look(path: Path, ledger: Ledger) -> None:
