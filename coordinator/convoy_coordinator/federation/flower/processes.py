@@ -21,7 +21,6 @@ from typing import Final, Self
 
 from convoy_coordinator.federation.flower.errors import ProcessEnded
 
-_TERM_S: Final = 8.0
 _KILL_S: Final = 5.0
 _LOOK_S: Final = 0.05
 _LAST_WORDS: Final = 5
@@ -52,9 +51,11 @@ class Supervisor:
 
     Args:
         logs: folder for their logs, ``<name>.log`` each.
+        patience_s: how long a process may take to end after SIGTERM.
     """
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, *, patience_s: float = 8.0) -> None:
+        self._patience_s = patience_s
         logs.mkdir(parents=True, exist_ok=True)
         self._logs = logs
         self._processes: dict[str, Process] = {}
@@ -136,7 +137,7 @@ class Supervisor:
         for process in going:
             _close_line(process)
             _signal_group(process, signal.SIGTERM)
-        for end_s in (_TERM_S, _KILL_S):
+        for end_s in (self._patience_s, _KILL_S):
             deadline = time.monotonic() + end_s
             while any(_group_lives(process) for process in going) and time.monotonic() < deadline:
                 time.sleep(_LOOK_S)

@@ -1,0 +1,286 @@
+"""The round loop of one run, in the order of docs/protocol.md.
+
+Guarantees: no exchange before the run's authorisation is in a checkpoint that a quorum of witnesses has cosigned; the
+contract's standing is asked again before every batch; a run that stops says why, and every node is told to settle.
+Trusts nobody with data: what arrives here are decisions, statements, bucketed counts, sealed mail and masked shares.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from convoy_models.messages import Payload
+from convoy_models.plan import PlannedQuery
+from convoy_models.recommend.model import RecommendFit, RecommendModel
+from convoy_models.risk.fit import Ask, RiskFit
+from convoy_models.risk.model import RiskModel
+from convoy_models.sums import open_sum
+
+from convoy_coordinator.federation.assignment import Assignment
+from convoy_coordinator.federation.errors import FederationError, NodeRefused, ProtocolBroken, QuorumMissing
+from convoy_coordinator.federation.exchange import Exchange
+from convoy_coordinator.federation.port import CoordinatorPort
+
+Floats = npt.NDArray[np.float64]
+Model = RiskModel | RecommendModel
+Progress = Callable[[Mapping[str, Any]], None]
+
+
+class RoundLoop:
+    """Drive one run over connected nodes.
+
+    Args:
+        run: what to do.
+        exchange: the connected nodes.
+        port: the coordinator.
+        progress: told after every step, with plain facts fit for the page.
+    """
+
+    def __init__(self, run: Assignment, exchange: Exchange, port: CoordinatorPort, progress: Progress) -> None:
+        self._run = run
+        self._exchange = exchange
+        self._port = port
+        self._progress = progress
+        self.attempt = 1
+        self._dealt: set[str] = set()
+        self._spent_mu2: dict[str, float] = {}
+
+    # Steps, in order ----------------------------------------------------------------------------------------------
+
+    def hello(self) -> dict[str, int]:
+        """Ask who is there; return each witness's last size.
+
+        Raises:
+            QuorumMissing: a party that the run needs has no connected node.
+        """
+        missing = sorted(set(self._run.needed) - set(self._exchange.parties))
+        if missing:
+            raise QuorumMissing(
+                f"no connected node; the run needs {len(self._run.needed)} and lacks {', '.join(missing)}",
+                party=missing[0],
+                fix="Start the missing nodes and run again.",
+            )
+        answers = self._exchange.ask({p: ("hello", Payload({})) for p in self._exchange.parties})
+        return {party: int(answer.data["witness"]["size"]) for party, answer in answers.items()}
+
+    def witness(self, sizes: Mapping[str, int]) -> tuple[str, int]:
+        """Have a fresh checkpoint cosigned by every connected node; return (cosigned note, size).
+
+        Raises:
+            NodeRefused: a witness saw a rolled-back or rewritten log.
+            QuorumMissing: too few cosignatures for the log's policy.
+        """
+        note = self._port.checkpoint()
+        size = int(note.splitlines()[1])
+        questions = {
+            party: (
+                "witness",
+                Payload(
+                    {
+                        "checkpoint": note,
+                        "oldSize": old,
+                        "proof": self._port.consistency(old, size) if 0 < old < size else [],
+                    }
+                ),
+            )
+            for party, old in sizes.items()
+        }
+        answers = self._exchange.ask(questions)
+        lines = "".join(str(answer.data["cosignatures"]) for _, answer in sorted(answers.items()))
+        standing = self._port.cosignatures(note + lines)
+        if not standing.get("quorum", False):
+            raise QuorumMissing(
+                f"checkpoint {size} has {standing.get('cosigned', 0)} cosignatures, the policy needs {standing.get('needed')}",
+                fix="Bring more witnesses up; a run starts only under a witnessed checkpoint.",
+            )
+        return self._port.latest(), size
+
+    def authorise(self, index: int, size: int, note: str, entry: bytes) -> dict[str, Any]:
+        """Have every needed party decide; return their bucketed row counts.
+
+        Raises:
+            NodeRefused: a party's decision is a denial; ``reasons`` are the codes of FORMAT.md.
+        """
+        run = self._run
+        question = Payload(
+            {
+                "run": run.uid,
+                "attempt": self.attempt,
+                "contractDigest": run.contract.digest,
+                "contractText": run.text,
+                "signatures": list(run.signatures),
+                "events": list(run.events),
+                "request": dict(run.request),
+                "evidence": {
+                    "checkpoint": note,
+                    "index": index,
+                    "entry": entry.decode(),
+                    "proof": self._port.inclusion(index, size),
+                },
+            }
+        )
+        answers = self._exchange.ask({p: ("authorise", question) for p in run.needed})
+        self._log_statements(answers)
+        denied = {
+            p: a.data["decision"] for p, a in sorted(answers.items()) if not a.data["decision"]["allow"]
+        }
+        if denied:
+            party, decision = next(iter(denied.items()))
+            raise NodeRefused(
+                f"decision: deny, {', '.join(decision['reasons'])}"
+                + (f" (also refused by {', '.join(list(denied)[1:])})" if len(denied) > 1 else ""),
+                party=party,
+                code=str(decision["reasons"][0]),
+                reasons=decision["reasons"],
+                fix="convoy-contracts decide --explain shows each gate and its fix.",
+            )
+        return {party: answer.data.get("rows", {}) for party, answer in answers.items()}
+
+    def exchange_matrices(self) -> None:
+        """Align rows and move every masked matrix once, chunk by chunk."""
+        paired = sorted({p for q in self._run.plan.queries if q.kind != "LOCAL" for p in q.participants})
+        if not paired:
+            return
+        base = {"run": self._run.uid, "attempt": self.attempt}
+        self._exchange.ask({p: ("align", Payload(base)) for p in paired})
+        chunk, chunks = 0, 1
+        while chunk < chunks:
+            answers = self._exchange.ask({p: ("matrix", Payload({**base, "chunk": chunk})) for p in paired})
+            chunks = max(int(answer.data["chunks"]) for answer in answers.values())
+            chunk += 1
+            self._progress({"step": "matrix", "chunk": chunk, "chunks": chunks})
+
+    def fit(self) -> Model:
+        """Ask every planned query and return the model."""
+        run = self._run
+        maker = RiskFit if run.specification.kind == "risk-towers/1" else RecommendFit
+        steps = cast(
+            "Generator[list[Ask], dict[str, Floats], Model]",
+            maker(run.specification, run.plan).steps(),  # type: ignore[arg-type]
+        )
+        done = 0
+        try:
+            asks = next(steps)
+            while True:
+                sums = self._batch(asks)
+                done += len(asks)
+                self._count([run.plan[ask.query] for ask in asks])
+                self._progress(
+                    {
+                        "step": "query",
+                        "done": done,
+                        "total": len(run.plan.queries),
+                        "spentMu2": max(self._spent_mu2.values(), default=0.0),
+                        "limitMu2": run.plan.mu2_limit,
+                    }
+                )
+                asks = steps.send(sums)
+        except StopIteration as stop:
+            return cast("Model", stop.value)
+
+    def finish(self, manifest_digest: str) -> None:
+        """Tell every party that the run is over and log their statements."""
+        answers = self._exchange.ask(
+            {p: ("finish", Payload({"run": self._run.uid, "release": manifest_digest})) for p in self._run.needed}
+        )
+        self._log_statements(answers)
+
+    def abort(self, reason: str) -> None:
+        """Tell every party that can be reached to settle; each is asked by itself, so that one dead node stops nobody."""
+        for party in self._run.needed:
+            if party in self._exchange.parties:
+                try:
+                    answers = self._exchange.ask(
+                        {party: ("abort", Payload({"run": self._run.uid, "reason": reason}))}
+                    )
+                    self._log_statements(answers)
+                except FederationError:
+                    continue  # the node settles by itself when it comes back: spent stays, the rest is released
+
+    # One batch of independent queries ------------------------------------------------------------------------------
+
+    def _batch(self, asks: Sequence[Ask]) -> dict[str, Floats]:
+        run = self._run
+        self._still_in_force()
+        planned = [(ask, run.plan[ask.query]) for ask in asks]
+        base = {"run": run.uid, "attempt": self.attempt}
+        self._deal([q for _, q in planned])
+        weighted = [(a, q) for a, q in planned if q.kind == "WEIGHTED"]
+        paired = [(a, q) for a, q in planned if q.kind != "LOCAL"]
+        if weighted:
+            self._ask_participants("open", weighted, base)
+        if paired:
+            self._ask_participants("share", paired, base)
+        answers = self._ask_participants("close", planned, base)
+        return {query.id: self._open(query, answers) for _, query in planned}
+
+    def _ask_participants(
+        self, action: str, planned: Sequence[tuple[Ask, PlannedQuery]], base: Mapping[str, Any]
+    ) -> dict[str, Payload]:
+        questions = {}
+        for party in sorted({p for _, q in planned for p in q.participants}):
+            mine = [
+                {"query": ask.query, "weights": ask.weights} for ask, q in planned if party in q.participants
+            ]
+            questions[party] = (action, Payload({**base, "asks": mine}))
+        return self._exchange.ask(questions)
+
+    def _deal(self, batch: Sequence[PlannedQuery]) -> None:
+        """Fetch the trustee's corrections for every paired query of the batch's sweeps, once."""
+        if not any(q.kind != "LOCAL" and q.id not in self._dealt for q in batch):
+            return
+        if self._run.trustee is None:
+            raise QuorumMissing("the contract names no trustee", fix="Add a party with role convoy:Trustee.")
+        sweeps = {q.sweep for q in batch}
+        ids = [
+            q.id
+            for q in self._run.plan.queries
+            if q.kind != "LOCAL" and q.sweep in sweeps and q.id not in self._dealt
+        ]
+        self._exchange.ask(
+            {
+                self._run.trustee: (
+                    "deal",
+                    Payload({"run": self._run.uid, "attempt": self.attempt, "queries": ids}),
+                )
+            }
+        )
+        self._dealt.update(ids)
+
+    def _open(self, query: PlannedQuery, answers: Mapping[str, Payload]) -> Floats:
+        """Add the shares of one query mod 2^64 and decode the noisy sum."""
+        shares = {}
+        for party in query.participants:
+            share = answers[party].arrays.get(query.id)
+            if share is None or share.size != query.size:
+                raise ProtocolBroken(f"no share of {query.size} numbers for query {query.id!r}", party=party)
+            shares[party] = share
+        return open_sum(query, shares)
+
+    def _still_in_force(self) -> None:
+        standing = self._port.contract_standing(self._run.contract.digest)
+        if standing["state"] != "active":
+            raise FederationError(
+                f"the contract is {standing['state']} now",
+                code="CONTRACT_NOT_ACTIVE",
+                fix="A run needs a contract in force from its first to its last query.",
+            )
+
+    def _count(self, batch: Sequence[PlannedQuery]) -> None:
+        for query in batch:
+            self._spent_mu2[query.cohort] = self._spent_mu2.get(query.cohort, 0.0) + query.mu2
+
+    def _log_statements(self, answers: Mapping[str, Payload]) -> None:
+        entries = [
+            b64decode(answer.data["statement"])
+            for _, answer in sorted(answers.items())
+            if answer.data.get("statement")
+        ]
+        if entries:
+            self._port.append(entries)
+
+

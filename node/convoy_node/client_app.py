@@ -1,0 +1,54 @@
+"""The Flower ClientApp: one function per action, nothing else. The partner's installed code; code in a bundle is never run.
+
+The only module of this package outside ``flower/`` that imports flwr.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from convoy_models.errors import ModelsError
+from convoy_models.messages import Payload
+from convoy_node.flower.records import from_record, to_record
+from convoy_node.home import open_log
+from convoy_node.runtime import NodeRuntime
+
+log = logging.getLogger(__name__)
+
+
+def make_client_app(runtime: NodeRuntime) -> ClientApp:
+    """Return a ClientApp that answers ``query.<action>`` by the runtime."""
+    app = ClientApp()
+    for action in runtime.actions:
+        app.query(action)(_answer(runtime, action))
+    return app
+
+
+def create(home: Path) -> ClientApp:
+    """Open a node's folder and return its ClientApp; what the warm worker of a SuperNode calls."""
+    open_log(home)
+    return make_client_app(NodeRuntime(home))
+
+
+def _answer(runtime: NodeRuntime, action: str) -> Callable[[Message, Context], Message]:
+    def answer(message: Message, _context: Context) -> Message:
+        try:
+            reply = runtime.handle(action, from_record(message.content))
+        except ModelsError as error:
+            log.warning("action %s: unreadable message, %s", action, error.code)
+            cause = {
+                "code": error.code,
+                "party": runtime.party,
+                "cause": "unreadable message",
+                "fix": "",
+                "reasons": [],
+            }
+            reply = Payload({"refused": cause})
+        return Message(to_record(reply), reply_to=message)
+
+    return answer

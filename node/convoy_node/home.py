@@ -1,0 +1,125 @@
+"""A node's folder, opened: settings, keys, ledger, register, memory, witness, signed contracts, log.
+
+node.toml  pins.toml            settings (``settings``)
+keys/                           private keys (``identity``)
+ledger.db  register.db  node.db privacy ledger, consents, memory of requests
+witness/                        the last checkpoint of the log, and alarms
+contracts/                      what this node has signed (``setup.sign_contract``)
+log/node.log                    the node's own log; never row data
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from convoy_audit.note import Verifier
+from convoy_audit.policy import Policy, make_policy
+from convoy_audit.witness import Witness
+from convoy_audit.witness_store import FileWitnessStore
+from convoy_contracts.document import Contract
+from convoy_node import setup
+from convoy_node.errors import ActionRefused, HomeRefused
+from convoy_node.identity import Identity
+from convoy_node.ledger import Ledger
+from convoy_node.memory import Memory
+from convoy_node.register import Register
+from convoy_node.settings import Settings
+
+LEDGER, REGISTER, MEMORY = "ledger.db", "register.db", "node.db"
+LOG_BYTES, LOG_FILES = 5_000_000, 3
+
+
+@dataclass(slots=True)
+class NodeHome:
+    """Everything a node keeps; one process at a time."""
+
+    path: Path
+    settings: Settings
+    identity: Identity
+    ledger: Ledger
+    register: Register
+    memory: Memory
+    witness: Witness
+
+    @classmethod
+    def open(cls, path: Path, *, clock: Callable[[], datetime]) -> NodeHome:
+        """Open a folder that ``setup.create_home`` made.
+
+        Raises:
+            NodeError: settings, keys or files that cannot be used; another process holds the ledger.
+        """
+        settings = Settings.load(path)
+        identity = Identity.load(path / "keys", settings.party)
+        ledger = Ledger(path / LEDGER, clock=clock)
+        logs = [Verifier.parse(key) for key in settings.log_keys]
+        return cls(
+            path=path,
+            settings=settings,
+            identity=identity,
+            ledger=ledger,
+            register=Register(path / REGISTER, party=settings.party),
+            memory=Memory(path / MEMORY),
+            witness=Witness(identity.witness, logs, FileWitnessStore.open(path / "witness")),
+        )
+
+    def close(self) -> None:
+        """Close every file."""
+        self.ledger.close()
+        self.register.close()
+        self.memory.close()
+
+    @property
+    def origin(self) -> str:
+        """The log that this node believes."""
+        return self.settings.log_origin
+
+    def contracts(self) -> list[str]:
+        """Return the digests of the contracts that this node has signed."""
+        return sorted(setup.contracts(self.path))
+
+    def own_asset(self, contract: Contract) -> str | None:
+        """Return this party's asset in a contract, if it provides one.
+
+        Raises:
+            ActionRefused: the contract schedules an asset of this party that node.toml does not name.
+        """
+        asset = next((row.asset for row in contract.data if row.provider == self.settings.party), None)
+        if asset is not None and asset != self.settings.asset:
+            raise ActionRefused(
+                f"the contract schedules {asset}, which node.toml does not name.",
+                party=self.settings.party,
+                code="ASSET_UNKNOWN",
+                fix="Name the asset with its fields, grades and yearly cap in node.toml.",
+            )
+        return asset
+
+    def policy(self, contract: Contract) -> Policy:
+        """Return the witness policy of a contract: the pinned log, and the parties' witness keys that all have signed."""
+        keys = {p.id: p.witnessKey.split("\n") for p in contract.parties if p.witnessKey is not None}
+        names = {party: [Verifier.parse(key) for key in vkeys] for party, vkeys in keys.items()}
+        return make_policy(
+            self.settings.log_keys, {own[0].name: [k.vkey for k in own] for own in names.values()}
+        )  # fmt: skip
+
+
+def open_log(path: Path, level: int = logging.INFO) -> None:
+    """Send this process's log to the folder's log file, rotated; created 0600."""
+    folder = path / "log"
+    if not path.is_dir():
+        raise HomeRefused(f"there is no folder {path.name!r}.")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    handler = logging.handlers.RotatingFileHandler(
+        folder / "node.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8"
+    )
+    os.chmod(folder / "node.log", 0o600)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    root = logging.getLogger("convoy_node")
+    root.addHandler(handler)
+    root.setLevel(level)
+    root.propagate = False

@@ -1,0 +1,214 @@
+"""One run at this node: its data as designs, its session of the protocol, its place in the ledger.
+
+What a query may be is decided by the plan, which this node derives from the signed contract; the coordinator's message
+only names a query and carries public weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from convoy_contracts.specification import RecommendSpecification, RiskSpecification
+from convoy_models.features import Block
+from convoy_models.plan import Plan, PlannedQuery, floor_cap
+from convoy_models.recommend.items import history_rows, profile_rows, second_moments
+from convoy_models.risk.towers import Design, Labels
+from convoy_node.errors import ActionRefused
+
+Floats = npt.NDArray[np.float64]
+Ids = Sequence[tuple[str, bytes]]
+
+
+class Table(Protocol):
+    """The rows of one party by person."""
+
+    def columns(self, local_ids: Sequence[str]) -> Mapping[str, Any]:
+        """Return the columns of these persons, in this order."""
+
+
+class Part(Protocol):
+    """What this node contributes to a run; one class for each role and kind of model."""
+
+    @property
+    def links(self) -> Mapping[str, list[bytes]]:
+        """Link ids towards each peer, in the order of the part's rows."""
+
+    def aligned(self, peer: str, rows: npt.NDArray[np.int64]) -> Floats | None:
+        """Keep the common rows with a peer; return the matrix to hold towards it, if any."""
+
+    def factors(self, query: PlannedQuery, weights: Mapping[str, Any]) -> tuple[dict[str, Floats], float]:
+        """Return own factor by peer, and its cap, for ``open``."""
+
+    def vectors(self, query: PlannedQuery) -> tuple[dict[str, Floats], float]:
+        """Return own vectors by peer, and the cap of an entry, for ``share`` of a DOT query."""
+
+    def local(self, query: PlannedQuery, weights: Mapping[str, Any]) -> Floats:
+        """Return own clipped sum of a LOCAL query."""
+
+
+def make_part(
+    specification: RiskSpecification | RecommendSpecification,
+    role: str,
+    links: Mapping[str, Ids],
+    solo: Sequence[str],
+    table: Table,
+) -> Part:
+    """Build the part of this node.
+
+    Args:
+        specification: the signed specification.
+        role: 'insurer', 'oem' or 'charging'.
+        links: (local id, link id) by peer, of everyone whose consent counts now.
+        solo: local ids of counted persons without a counterpart.
+        table: the node's rows.
+
+    Raises:
+        ModelsError: columns that do not fit; every fault at once.
+        ActionRefused: nobody to learn from.
+    """
+    if not any(links.values()) and not solo:
+        raise ActionRefused("nobody's consent counts for this run.", code="COHORT_EMPTY", fix="Import consents first.")
+    if isinstance(specification, RecommendSpecification):
+        return _Offers(specification, role, links, table)
+    if role == "insurer":
+        return _Insurer(specification, links, solo, table)
+    if role == "oem":
+        return _Oem(specification, links, table)
+    raise ActionRefused(f"role {role!r} has no part in a {specification.kind} run.", code="ROLE_WITHOUT_PART")
+
+
+class _Insurer:
+    def __init__(self, spec: RiskSpecification, links: Mapping[str, Ids], solo: Sequence[str], table: Table) -> None:
+        self._spec = spec
+        self._tower = next(t for t in spec.towers if t.role == "insurer")
+        self._is_joint = len(spec.towers) > 1
+        self._ids = {peer: list(ids) for peer, ids in links.items()} if self._is_joint else {}
+        alone = [*solo, *(local for ids in links.values() for local, _ in ids)] if not self._is_joint else list(solo)
+        self._rest = self._rows(table, alone) if alone else None
+        self._joint: dict[str, tuple[Design, Labels]] = {}
+        self._own = {peer: self._rows(table, [local for local, _ in ids]) for peer, ids in self._ids.items() if ids}
+        self._made: tuple[str, dict[str, Floats]] | None = None
+
+    def _rows(self, table: Table, ids: Sequence[str]) -> tuple[Design, Labels]:
+        columns = table.columns(ids)
+        return Design.build(self._tower, columns), Labels.build(self._spec, columns)
+
+    @property
+    def links(self) -> Mapping[str, list[bytes]]:
+        return {peer: [link for _, link in ids] for peer, ids in self._ids.items()}
+
+    def aligned(self, peer: str, rows: npt.NDArray[np.int64]) -> Floats | None:
+        design, labels = self._own.pop(peer)
+        self._joint[peer] = (
+            take(design, rows),
+            Labels(labels.claims[rows], labels.exposure_years[rows]),
+        )
+        return self._joint[peer][0].dense()
+
+    def factors(self, query: PlannedQuery, weights: Mapping[str, Any]) -> tuple[dict[str, Floats], float]:
+        made = {
+            peer: design.factor(weights["insurer"], labels.exposure_years)
+            for peer, (design, labels) in self._joint.items()
+        }
+        return made, floor_cap(self._tower)
+
+    def vectors(self, query: PlannedQuery) -> tuple[dict[str, Floats], float]:
+        cap = self._spec.claimCap
+        return {peer: labels.capped(cap) for peer, (_, labels) in self._joint.items()}, float(cap)
+
+    def local(self, query: PlannedQuery, weights: Mapping[str, Any]) -> Floats:
+        rest = [self._rest] if self._rest is not None else []
+        parts = list(self._joint.values()) if query.cohort == "joint" else rest
+        total = np.zeros(query.size)
+        for design, labels in parts:
+            if query.purpose == "labels":
+                values = labels.capped(self._spec.claimCap)
+            else:
+                values = design.factor(weights["insurer"], labels.exposure_years)
+            total = total + design.sums(values, query.columns)
+        return total
+
+
+class _Oem:
+    def __init__(self, spec: RiskSpecification, links: Mapping[str, Ids], table: Table) -> None:
+        self._tower = next(t for t in spec.towers if t.role == "oem")
+        self._ids = {peer: list(ids) for peer, ids in links.items()}
+        self._own = {
+            peer: Design.build(self._tower, table.columns([local for local, _ in ids]))
+            for peer, ids in self._ids.items()
+            if ids
+        }
+        self._joint: dict[str, Design] = {}
+
+    @property
+    def links(self) -> Mapping[str, list[bytes]]:
+        return {peer: [link for _, link in ids] for peer, ids in self._ids.items()}
+
+    def aligned(self, peer: str, rows: npt.NDArray[np.int64]) -> Floats | None:
+        self._joint[peer] = take(self._own.pop(peer), rows)
+        return self._joint[peer].dense()
+
+    def factors(self, query: PlannedQuery, weights: Mapping[str, Any]) -> tuple[dict[str, Floats], float]:
+        made = {peer: design.factor(weights["oem"]) for peer, design in self._joint.items()}
+        return made, floor_cap(self._tower)
+
+    def vectors(self, query: PlannedQuery) -> tuple[dict[str, Floats], float]:
+        raise ActionRefused(f"query {query.id} has no vector at the OEM.", code="QUERY_WITHOUT_PART")
+
+    def local(self, query: PlannedQuery, weights: Mapping[str, Any]) -> Floats:
+        raise ActionRefused(f"query {query.id} has no local sum at the OEM.", code="QUERY_WITHOUT_PART")
+
+
+class _Offers:
+    """Either side of the recommender: histories at the charging operator, profiles at the OEM."""
+
+    def __init__(self, spec: RecommendSpecification, role: str, links: Mapping[str, Ids], table: Table) -> None:
+        self._spec = spec
+        self._role = role
+        self._ids = {peer: list(ids) for peer, ids in links.items()}
+        self._own: dict[str, Floats] = {}
+        for peer, ids in self._ids.items():
+            columns = table.columns([local for local, _ in ids])
+            self._own[peer] = (
+                history_rows(spec, columns[HISTORY_COLUMN]) if role == "charging" else profile_rows(spec, columns)
+            )
+        self._joint: dict[str, Floats] = {}
+
+    @property
+    def links(self) -> Mapping[str, list[bytes]]:
+        return {peer: [link for _, link in ids] for peer, ids in self._ids.items()}
+
+    def aligned(self, peer: str, rows: npt.NDArray[np.int64]) -> Floats | None:
+        self._joint[peer] = self._own.pop(peer)[rows]
+        return self._joint[peer] if self._role == "oem" else None
+
+    def factors(self, query: PlannedQuery, weights: Mapping[str, Any]) -> tuple[dict[str, Floats], float]:
+        raise ActionRefused(f"query {query.id} has no factors.", code="QUERY_WITHOUT_PART")
+
+    def vectors(self, query: PlannedQuery) -> tuple[dict[str, Floats], float]:
+        return dict(self._joint), float(self._spec.historyNorm)
+
+    def local(self, query: PlannedQuery, weights: Mapping[str, Any]) -> Floats:
+        total = np.zeros(query.size)
+        for rows in self._joint.values():
+            total = total + second_moments(rows)
+        return total
+
+
+HISTORY_COLUMN = "items"
+"""The charging operator's column: a list of used item ids for each person."""
+
+
+def take(design: Design, rows: npt.NDArray[np.int64]) -> Design:
+    """Return some rows of a design, in the given order."""
+    blocks = tuple(Block(b.name, b.width, b.low[rows], b.upper[rows]) for b in design.blocks)
+    return Design(design.tower, blocks)
+
+
+def queries_of(plan: Plan, party: str) -> tuple[PlannedQuery, ...]:
+    """Return the planned queries that a party answers."""
+    return tuple(query for query in plan.queries if party in query.participants)
