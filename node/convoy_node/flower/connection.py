@@ -147,6 +147,8 @@ class Guard:
         return self._runs[run_id]
 
     def _refuse(self, fleet: Fleet, message: Message, reason: str) -> None:
+        """Answer with an error. The message is not confirmed: its objects may still be on their way
+        to the SuperLink, and confirming would end that upload, and with it the whole push."""
         reply = Message(Error(ErrorCode.MOD_FAILED_PRECONDITION, reason), reply_to=message)
         run_id = reply.metadata.run_id
         with no_object_id_recompute():
@@ -155,7 +157,6 @@ class Guard:
             for object_id, nested in get_all_nested_objects(reply).items():
                 if object_id in missing:
                     fleet.push_object(run_id, session, object_id, nested.deflate())
-        fleet.confirm(run_id, message.metadata.message_id)
 
     def _send(self, fleet: Fleet, message: Message, tree: Any, runtime_s: float) -> tuple[set[str], str]:
         self.record.write("answered", message.metadata, error=message.has_error(), seconds=round(runtime_s, 3))

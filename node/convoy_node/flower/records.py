@@ -4,11 +4,15 @@ One ``ConfigRecord`` named ``c``: ``json``, the blobs by name, and the arrays en
 little-endian 64-bit words (``a.names``, ``a.lengths``, ``a.words``). Why not an ``ArrayRecord``:
 Flower moves every record, array and chunk as an HTTP object of its own at each of six hops; so
 packed, a message is three objects instead of six or more.
-What may never change: these five names.
+
+``once`` is random. Flower keeps objects by the hash of their content; two nodes that say the same
+at the same time would share one, and whoever confirms first takes it away from the other's upload.
+What may never change: these names.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,6 +23,7 @@ from convoy_models.errors import MessageMalformed
 from convoy_models.messages import Payload
 
 _WORD = np.dtype("<u8")
+_ONCE_BYTES = 8
 
 
 def to_record(payload: Payload) -> RecordDict:
@@ -28,7 +33,7 @@ def to_record(payload: Payload) -> RecordDict:
         MessageMalformed: a blob without an address, or a value that JSON cannot express.
     """
     plain = messages.to_record(payload)
-    content = dict(plain["c"])
+    content = {"once": secrets.token_bytes(_ONCE_BYTES), **plain["c"]}
     if arrays := plain["a"]:
         content["a.names"] = list(arrays)
         content["a.lengths"] = [int(array.size) for array in arrays.values()]
@@ -45,6 +50,7 @@ def from_record(record: RecordDict) -> Payload:
     if set(record) != {"c"} or not isinstance(record["c"], ConfigRecord):
         raise MessageMalformed("a message has other records than c.")
     content = dict(record["c"])
+    content.pop("once", None)
     packed = {key: content.pop(key) for key in list(content) if key.startswith("a.")}
     return messages.from_record({"c": content, "a": _unpack(packed) if packed else {}})
 
