@@ -1,0 +1,262 @@
+"""A node's private keys: born here, kept here, used here.
+
+    Identity.create(folder, party, born)      makes the four keys, once; refuses a folder that has any of them
+    Identity.load(folder, party)        refuses a key that is missing, malformed, or open to others
+    identity.card(...) -> Card          what others may know: the body of an enrolment
+
+    identity.json  id and life of the identity key, no secret
+    identity.pem   Ed25519: contract signatures and statements       mask.pem       X25519: seals, streams, masks
+    witness.keys   Ed25519 and ML-DSA-44: cosignatures               supernode.pem  EC P-256: Flower's node authentication
+
+Each file has mode 0600. No key ever leaves the folder, and none is made anywhere else. Unencrypted at rest: protect the
+folder with the operating system (LIMIT).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, Self
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from convoy_audit.errors import AuditError
+from convoy_audit.keys import SignatureType, check_ed25519_public
+from convoy_audit.note import Signer
+from convoy_contracts.canonical import b64u, canonical_bytes, parse_json, unb64u
+from convoy_contracts.errors import ContractsError
+from convoy_contracts.instants import instant, timestamp
+from convoy_node.errors import KeyRefused
+
+LIFE: Final = "identity.json"
+IDENTITY: Final = "identity.pem"
+MASK: Final = "mask.pem"
+WITNESS: Final = "witness.keys"
+SUPERNODE: Final = "supernode.pem"
+FILES: Final = (LIFE, IDENTITY, MASK, WITNESS, SUPERNODE)
+KEY_LIFE: Final = timedelta(days=730)
+_CARD_FIX: Final = "Take the card.json that `convoy-node init` wrote."
+WITNESS_TYPES: Final = (SignatureType.COSIGNATURE_ED25519, SignatureType.COSIGNATURE_ML_DSA_44)
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """The public half of a node; with ``name``, the body of ``POST /v1/parties``.
+
+    Keys are base64url of 32 bytes, but ``witness_key`` is one C2SP verifier key a line and ``supernode_key`` is PEM. The two
+    instants bound the identity key's life.
+    """
+
+    id: str
+    name: str
+    role: str
+    region: str
+    identity_key: str
+    identity_kid: str
+    key_not_before: str
+    key_not_after: str
+    mask_key: str
+    witness_key: str
+    supernode_key: str
+
+    def enrolment(self) -> dict[str, str]:
+        """Return the body of an enrolment."""
+        return {_camel(name): value for name, value in asdict(self).items()}
+
+    @classmethod
+    def read(cls, value: Mapping[str, Any]) -> Self:
+        """Read what ``enrolment`` writes; other members are ignored.
+
+        Raises:
+            KeyRefused: a member is missing or no text.
+        """
+        members = {name: value.get(_camel(name)) for name in cls.__dataclass_fields__}
+        faults = [_camel(name) for name, member in members.items() if not isinstance(member, str) or not member]
+        if faults:
+            raise KeyRefused(f"a card without {', '.join(faults)}.", fix=_CARD_FIX)
+        card = cls(**{name: str(member) for name, member in members.items()})
+        begin, end = instant(card.key_not_before), instant(card.key_not_after)
+        if begin is None or end is None or begin >= end:
+            raise KeyRefused("a card whose key has no life.", party=card.id, fix=_CARD_FIX)
+        try:
+            check_ed25519_public(unb64u(card.identity_key))
+            check_mask_key(unb64u(card.mask_key))
+        except (AuditError, ContractsError, ValueError) as error:
+            raise KeyRefused("a card with a key that must not be used.", party=card.id, fix=_CARD_FIX) from error
+        return card
+
+
+def check_mask_key(key: bytes) -> None:
+    """Refuse an X25519 key of low order: it would share the same secret with everybody (RFC 7748 §6.1).
+
+    Raises:
+        ValueError: it is one, or not 32 bytes.
+    """
+    X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(key))
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The private keys of one node, never shown by ``repr``; ``kid`` and the two instants belong to the identity key."""
+
+    party: str
+    kid: str
+    not_before: str
+    not_after: str
+    identity: Ed25519PrivateKey = field(repr=False)
+    mask: X25519PrivateKey = field(repr=False)
+    witness: tuple[Signer, ...] = field(repr=False)
+    supernode: EllipticCurvePrivateKey = field(repr=False)
+
+    @classmethod
+    def create(cls, folder: Path, party: str, born: datetime) -> Self:
+        """Make the keys of a new node in ``folder``; ``born`` is the aware instant from which the identity key counts.
+
+        Raises:
+            KeyRefused: there is a key already; keys are never replaced in place.
+        """
+        there = [name for name in FILES if (folder / name).exists()]
+        if there:
+            raise KeyRefused(
+                f"there are keys already: {', '.join(there)}.", party=party, fix="Keep them, or name an empty folder."
+            )
+        made = cls(
+            party=party,
+            kid=f"{party}#1",
+            not_before=timestamp(born.astimezone(UTC)),
+            not_after=timestamp(born.astimezone(UTC) + KEY_LIFE),
+            identity=Ed25519PrivateKey.generate(),
+            mask=X25519PrivateKey.generate(),
+            witness=tuple(Signer.generate(witness_name(party), kind) for kind in WITNESS_TYPES),
+            supernode=generate_private_key(SECP256R1()),
+        )
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        life = {"kid": made.kid, "notBefore": made.not_before, "notAfter": made.not_after}
+        _write(folder / LIFE, canonical_bytes(life))
+        _write(folder / IDENTITY, _pem(made.identity))
+        _write(folder / MASK, _pem(made.mask))
+        _write(folder / WITNESS, "".join(f"{signer.secret}\n" for signer in made.witness).encode())
+        _write(folder / SUPERNODE, _pem(made.supernode))
+        return made
+
+    @classmethod
+    def load(cls, folder: Path, party: str) -> Self:
+        """Load a node's keys.
+
+        Raises:
+            KeyRefused: a file is missing, open to others, or not the key it should be.
+        """
+        identity = _read_pem(folder / IDENTITY, party)
+        mask = _read_pem(folder / MASK, party)
+        supernode = _read_pem(folder / SUPERNODE, party)
+        try:
+            lines = _read(folder / WITNESS, party).decode("ascii").split()
+            witness = tuple(Signer.parse(line) for line in lines)
+        except (AuditError, UnicodeDecodeError) as error:
+            raise KeyRefused(f"{WITNESS} holds no witness keys.", party=party) from error
+        if (
+            not isinstance(identity, Ed25519PrivateKey)
+            or not isinstance(mask, X25519PrivateKey)
+            or not isinstance(supernode, EllipticCurvePrivateKey)
+            or not witness
+            or not all(signer.name == witness_name(party) and signer.kind.is_cosignature for signer in witness)
+        ):
+            raise KeyRefused("a key is of another kind or another party than its name says.", party=party)
+        return cls(party, *_life(folder, party), identity, mask, witness, supernode)
+
+    @property
+    def identity_seed(self) -> bytes:
+        """The seed with which statements are signed; never log it."""
+        return self.identity.private_bytes_raw()
+
+    @property
+    def identity_public(self) -> bytes:
+        """The identity key's public half, 32 bytes."""
+        return self.identity.public_key().public_bytes_raw()
+
+    @property
+    def mask_public(self) -> bytes:
+        """The mask key's public half, 32 bytes; every contract of this party pins it."""
+        return self.mask.public_key().public_bytes_raw()
+
+    def card(self, *, name: str, role: str, region: str) -> Card:
+        """Return what may be published."""
+        pem = self.supernode.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        return Card(
+            id=self.party,
+            name=name,
+            role=role,
+            region=region,
+            identity_key=b64u(self.identity_public),
+            identity_kid=self.kid,
+            key_not_before=self.not_before,
+            key_not_after=self.not_after,
+            mask_key=b64u(self.mask_public),
+            witness_key="\n".join(signer.vkey for signer in self.witness),
+            supernode_key=pem.decode(),
+        )
+
+
+def witness_name(party: str) -> str:
+    """Return the name under which a party's witness signs: its id without the DID method."""
+    return party.removeprefix("did:web:")
+
+
+def _life(folder: Path, party: str) -> tuple[str, str, str]:
+    try:
+        value = parse_json(_read(folder / LIFE, party))
+    except ContractsError as error:
+        raise KeyRefused(f"{LIFE} is damaged.", party=party) from error
+    members = tuple(value.get(name) for name in ("kid", "notBefore", "notAfter")) if isinstance(value, dict) else ()
+    match members:
+        case (str(kid), str(begin), str(end)) if kid.startswith(f"{party}#") and instant(begin) and instant(end):
+            return kid, begin, end
+    raise KeyRefused(f"{LIFE} does not say the identity key's id and life.", party=party)
+
+
+def _pem(key: Ed25519PrivateKey | X25519PrivateKey | EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _write(path: Path, content: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read(path: Path, party: str) -> bytes:
+    try:
+        mode, content = path.stat().st_mode, path.read_bytes()
+    except OSError as error:
+        raise KeyRefused(f"{path.name} cannot be read.", party=party) from error
+    if stat.S_IMODE(mode) & 0o077:
+        raise KeyRefused(f"{path.name} can be read by others than its owner.", party=party)
+    return content
+
+
+def _read_pem(path: Path, party: str) -> PrivateKeyTypes:
+    try:
+        return load_pem_private_key(_read(path, party), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise KeyRefused(f"{path.name} holds no private key.", party=party) from error
