@@ -15,6 +15,7 @@ from convoy_coordinator.console import routes as console
 from convoy_coordinator.console.pages import Overview, overview
 from convoy_coordinator.console.wording import Say
 from convoy_coordinator.contracts import routes as contracts
+from convoy_coordinator.evidence import routes as evidence
 from convoy_coordinator.journal import Clock, now_utc
 from convoy_coordinator.log import routes as log
 from convoy_coordinator.parties import routes as parties
@@ -61,6 +62,7 @@ def create_app(settings: Settings, *, clock: Clock = now_utc) -> FastAPI:
     app.include_router(runs.router(parts.runs, operator))
     app.include_router(releases.router(parts.releases))
     app.include_router(log.router(parts.log))
+    app.include_router(evidence.router(parts.evidence))
 
     inside = APIRouter(dependencies=[Depends(requires(parts.keys.internal_token))])
     inside.include_router(internal.router(parts.log, parts.intake, parts.parties))

@@ -183,7 +183,7 @@ def log(
     size = parts.log.size()
     first = max(0, size - last)
     entries = [_entry(first + i, raw) for i, raw in enumerate(parts.log.entries(first, size))]
-    checkpoint = parts.latest_checkpoint()
+    checkpoint = parts.log.latest()
     lines: list[Any] = [f"{e['index']:>6}  {e['text']}" for e in entries]
     _show(
         {"size": size, "entries": entries, "checkpoint": checkpoint},

@@ -17,15 +17,16 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from convoy_audit.entry import encode
+from convoy_audit.entry import encode, parse_entry
 from convoy_audit.errors import AuditError
 from convoy_audit.events import Event
 from convoy_coordinator.errors import Problem
 
+CHUNK: Final = 1000
 Clock = Callable[[], datetime]
 """Returns the present instant, aware and in UTC."""
 Author = Callable[[datetime], Event]
@@ -42,6 +43,12 @@ class Log(Protocol):
 
     def append_many(self, entries: Sequence[bytes]) -> list[int]:
         """Append entries; return their indexes once they are durable."""
+
+    def entries(self, start: int, end: int) -> list[bytes]:
+        """Return the entries [start, end)."""
+
+    def size(self) -> int:
+        """Return the number of durable entries."""
 
 
 class Journal:
@@ -88,3 +95,15 @@ class Journal:
             raise Problem("LOG_REFUSED", error.cause, party=error.party) from None
         except SQLAlchemyError:
             raise Problem("LOG_UNAVAILABLE", "the log could not be written") from None
+
+    def find(self, start: int, is_wanted: Callable[[Event], bool]) -> tuple[int, Event] | None:
+        """Return the first event of the coordinator from index ``start`` on that is wanted."""
+        size = self._log.size()
+        while start < size:
+            end = min(start + CHUNK, size)
+            for offset, raw in enumerate(self._log.entries(start, end)):
+                content = parse_entry(raw)
+                if isinstance(content, Event) and is_wanted(content):
+                    return start + offset, content
+            start = end
+        return None

@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from convoy_audit.entry import encode
+from convoy_audit.events import RunAuthorised
 from convoy_audit.keys import SignatureType
 from convoy_audit.note import Signer
 from convoy_contracts.document import Contract
@@ -85,6 +87,7 @@ class Member:
 
 DRIVE: Final = "urn:convoy:asset:oem:drive:1"
 CLAIMS: Final = "urn:convoy:asset:insurer-a:claims:1"
+NO_DIGEST: Final = f"sha256:{'0' * 64}"
 PURPOSES: Final[dict[str, str | None]] = {
     "convoy:Any": None,
     "convoy:InsuranceAnalytics": "convoy:Any",
@@ -258,8 +261,34 @@ class Federation:
 
     def finish(self, uid: str) -> None:
         """Take a run through every state to finished."""
-        for state in ("authorised", "running", "finished"):
+        self.authorise(uid)
+        for state in ("running", "finished"):
             self.move(uid, state).raise_for_status()
+
+    def authorise(self, uid: str) -> None:
+        """Log the authorisation of a run and move it there, as the ServerApp does."""
+        run = dict(self.client.get(f"/v1/runs/{uid}").json())
+        event = RunAuthorised(
+            at=self.clock(),
+            run=uid,
+            contract=run["contractDigest"],
+            scope=NO_DIGEST,
+            algorithm=NO_DIGEST,
+            plan=NO_DIGEST,
+            round=run["round"],
+            requester=run["requester"],
+            purpose=run["purpose"],
+            providers=(self.oem.id, self.insurer.id),
+            epsilon_micro={DRIVE: 4_000_000, CLAIMS: 4_000_000},
+            delta_nano={DRIVE: 1000, CLAIMS: 1000},
+        )
+        self.append(encode(event)).raise_for_status()
+        self.move(uid, "authorised").raise_for_status()
+
+    def append(self, *entries: bytes) -> httpx.Response:
+        """Append entries to the log as the ServerApp does."""
+        body = {"entries": [b64encode(raw).decode() for raw in entries]}
+        return self.client.post("/internal/log/append", json=body, headers=self.internal)
 
     def move(self, uid: str, state: str, **why: Any) -> httpx.Response:
         """Move a run as the ServerApp does."""

@@ -16,7 +16,8 @@ from convoy_coordinator.console.pages import LogView
 from convoy_coordinator.contracts.service import ContractService
 from convoy_coordinator.db.migrate import prepare
 from convoy_coordinator.db.session import open_engine, session_factory
-from convoy_coordinator.errors import Problem, SetupError
+from convoy_coordinator.errors import SetupError
+from convoy_coordinator.evidence.service import EvidenceService
 from convoy_coordinator.intake import Intake
 from convoy_coordinator.journal import Clock, Journal, now_utc
 from convoy_coordinator.keys import Keys, read_keys
@@ -44,6 +45,7 @@ class Parts:
     contracts: ContractService
     runs: RunService
     releases: ReleaseService
+    evidence: EvidenceService
 
     def log_view(self) -> LogView:
         """Return the log as people see it, with how far each witness has come."""
@@ -52,7 +54,7 @@ class Parts:
         policy = self.log.policy()
         view = LogView(
             origin=self.settings.origin,
-            verifier_keys=self.log.vkeys,
+            policy_digest=policy.digest,
             size=self.log.size(),
             checkpoint_size=0,
             root=None,
@@ -60,7 +62,7 @@ class Parts:
             needed=policy.needed,
             witness_sizes=sizes,
         )
-        note = self.latest_checkpoint()
+        note = self.log.latest()
         if note is None:
             return view
         standing = policy.standing(note.encode())
@@ -71,13 +73,6 @@ class Parts:
             root=standing.checkpoint.root.hex(),
             cosigned=tuple(short.get(name, name) for name in standing.cosigned),
         )
-
-    def latest_checkpoint(self) -> str | None:
-        """Return the last checkpoint with its cosignatures, ``None`` before the first."""
-        try:
-            return self.log.latest()
-        except Problem:
-            return None
 
     def checks(self) -> Mapping[str, Callable[[], None]]:
         """Return what ``/readyz`` asks."""
@@ -148,4 +143,5 @@ def wire(settings: Settings, clock: Clock = now_utc) -> Parts:
         contracts=contracts,
         runs=runs,
         releases=releases,
+        evidence=EvidenceService(log, contracts, releases, clock),
     )

@@ -32,7 +32,7 @@ class LogView:
     """The log as the page shows it; ``root`` is hex, ``None`` before the first checkpoint."""
 
     origin: str
-    verifier_keys: tuple[str, ...]
+    policy_digest: str
     size: int
     checkpoint_size: int
     root: str | None
@@ -201,7 +201,7 @@ def overview(
         ),
         budget=_budget(ledgers, contracts, short),
         log=log,
-        commands=_commands(url, log),
+        commands=_commands(url),
     )
 
 
@@ -320,11 +320,10 @@ def _budget(ledgers: Sequence[Ledger], contracts: Sequence[ContractView], short:
     )
 
 
-def _commands(url: str, log: LogView) -> dict[str, str]:
+def _commands(url: str) -> dict[str, str]:
     return {
-        "install": "pip install convoy-audit",
-        "key": "\n".join(log.verifier_keys),
-        "log": f"convoy-audit verify {url}/v1/log",
+        "install": "pip install ./audit",
+        "log": f"curl -O {url}/v1/evidence.zip\nconvoy-audit verify evidence.zip --policy MY-POLICY.txt",
         "contract": "convoy-contracts digest CONTRACT.json",
     }
 

@@ -3,7 +3,7 @@ publish.
 
 Order, and what is true if the process dies after each step: 1. files in a hidden folder, on disk
 (nothing is published, the folder is swept at the next release of the run); 2. the entry in the
-log (the log knows a digest that nobody can download; the same upload can be repeated); 3. the
+log (the log knows a digest that nobody can download; the same upload can be repeated and finds its entry); 3. the
 folder renamed into place (published; the row follows when the upload is repeated); 4. the row. A
 release never changes.
 """
@@ -29,6 +29,7 @@ from convoy_coordinator.journal import Author, Clock, Journal
 from convoy_coordinator.releases import store
 from convoy_coordinator.releases.store import Release
 from convoy_coordinator.runs.service import RunService
+from convoy_coordinator.runs.states import RunState
 from convoy_coordinator.runs.store import Run
 
 MANIFEST: Final = "manifest.json"
@@ -82,7 +83,7 @@ class ReleaseService:
                 RELEASE_MALFORMED.
         """
         run = self._runs.get(bundle.run)
-        if run.state.needs_reason:
+        if run.state not in {RunState.RUNNING, RunState.FINISHED}:
             raise Problem("RUN_STATE_WRONG", f"run {run.uid} is {run.state.value}", party=run.party)
         manifest_json = _check_files(bundle.files)
         _check_belongs(manifest_json, run)
@@ -97,7 +98,9 @@ class ReleaseService:
                 raise Problem("RELEASE_KNOWN", f"run {run.uid} released {known.manifest_digest}")
             files = dict(bundle.files) | {SIGNATURE: self._key.sign(manifest)}
             hidden = self._write(run.uid, files)
-            index = self._journal.record(_published(run, digest, manifest_json))
+            index = self._logged(run, digest)
+            if index is None:
+                index = self._journal.record(_published(run, digest, manifest_json))
             if place.exists():
                 shutil.rmtree(place)  # of an upload that died before its row; no row, so never shown
             hidden.rename(place)
@@ -155,6 +158,18 @@ class ReleaseService:
     def _find(self, uid: str) -> Release | None:
         with self._sessions() as session:
             return store.find_release(session, uid)
+
+    def _logged(self, run: Run, digest: str) -> int | None:
+        """Return where an upload that died half-way has logged its manifest already."""
+        found = self._journal.find(
+            run.log_index, lambda event: isinstance(event, ReleasePublished) and event.run == run.uid
+        )
+        if found is None:
+            return None
+        index, event = found
+        if isinstance(event, ReleasePublished) and event.manifest != digest:
+            raise Problem("RELEASE_KNOWN", f"run {run.uid} has logged {event.manifest}")
+        return index
 
     def _write(self, uid: str, files: Mapping[str, bytes]) -> Path:
         hidden = self._folder / f".{uid}.part"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from convoy_audit.events import RunFailed, RunFinished, RunRefused, RunRequested
+from convoy_audit.events import RunAuthorised, RunFailed, RunFinished, RunRefused, RunRequested
 from convoy_coordinator.contracts.service import ContractService, ContractView
 from convoy_coordinator.db.session import SessionFactory, writing
 from convoy_coordinator.errors import Fault, Problem
@@ -161,6 +161,8 @@ class RunService:
                     f"a run that is {state.value} needs a reason",
                     faults=[Fault("/reason", "missing")],
                 )
+            if state is RunState.AUTHORISED and not self._is_authorised(run):
+                raise Problem("RUN_STATE_WRONG", f"the log has no authorisation of run {uid}")
             if state.is_final:
                 self._journal.record(_ended(run, state, ending))
                 # If we die here: the log says that the run ended; the lease ends it in the
@@ -168,6 +170,14 @@ class RunService:
             with writing(self._sessions) as session:
                 store.set_state(session, uid, run.state, state, ending, self._clock())
         return self.get(uid)
+
+    def _is_authorised(self, run: Run) -> bool:
+        wanted = (run.uid, run.contract_digest)
+        found = self._journal.find(
+            run.log_index,
+            lambda event: isinstance(event, RunAuthorised) and (event.run, event.contract) == wanted,
+        )
+        return found is not None
 
     def end_silent(self) -> tuple[Run, ...]:
         """End, or put back in the queue, every claimed run whose lease has lapsed; return those

@@ -77,7 +77,7 @@ def test_the_whole_life_of_a_run_on_postgresql(tmp_path: Path, postgres_url: str
         digest = federation.agree()
         uid = federation.ask(digest).json()["uid"]
         run = federation.claim() or {}
-        federation.move(uid, "authorised")
+        federation.authorise(uid)
         federation.move(uid, "running")
         body = {"run": uid, "files": bundle_files(run, card_md=b"# card")}
         done = client.post("/internal/releases", json=body, headers=federation.internal)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from convoy_audit.entry import Entry
+from convoy_audit.events import ReleasePublished
 from convoy_coordinator.keys import read_keys
 from convoy_coordinator.testing import Federation, bundle_files
 
@@ -22,8 +23,8 @@ def run(federation: Federation) -> Json:
     """A run that is being carried out."""
     uid = federation.ask(federation.agree()).json()["uid"]
     federation.claim()
-    for state in ("authorised", "running"):
-        federation.move(uid, state)
+    federation.authorise(uid)
+    federation.move(uid, "running")
     return dict(federation.client.get(f"/v1/runs/{uid}").json())
 
 
@@ -95,6 +96,22 @@ def test_a_manifest_of_another_run_is_refused(federation: Federation, run: Json)
     """A bundle cannot be published under a run that did not make it."""
     answer = upload(federation, run, bundle_files(run | {"uid": "run-other"}, card_md=CARD))
     assert answer["code"] == "RELEASE_MALFORMED"
+
+
+def test_an_upload_that_died_after_its_entry_can_be_repeated(federation: Federation, run: Json) -> None:
+    """The log has one entry for one release, and a different bundle cannot slip in behind it."""
+    files = bundle_files(run, card_md=CARD)
+    manifest = b64decode(files["manifest.json"])
+    digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+    journal = federation.client.app.state.parts.journal  # type: ignore[attr-defined]
+    index = journal.record(
+        lambda at: ReleasePublished(at=at, run=run["uid"], contract=run["contractDigest"], manifest=digest)
+    )
+    other = upload(federation, run, bundle_files(run, card_md=b"other"))
+    assert (other["status"], other["code"]) == (409, "RELEASE_KNOWN")
+    size = federation.log_size()
+    assert upload(federation, run, files)["logIndex"] == index
+    assert federation.log_size() == size
 
 
 def test_a_stopped_run_releases_nothing(federation: Federation, run: Json) -> None:

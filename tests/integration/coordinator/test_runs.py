@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from convoy_audit.entry import Entry, encode
-from convoy_audit.events import ContractActivated, LedgerStated, RunAuthorised
+from convoy_audit.events import ContractActivated, LedgerStated
 from convoy_audit.statement import sign_statement
 from convoy_coordinator.testing import CLAIMS, DRIVE, Federation
 
 DIGEST = f"sha256:{'0' * 64}"
 
 
-def append(federation: Federation, *entries: bytes) -> tuple[int, dict]:  # type: ignore[type-arg]
-    """Append entries as the ServerApp does."""
-    body = {"entries": [b64encode(raw).decode() for raw in entries]}
-    done = federation.client.post("/internal/log/append", json=body, headers=federation.internal)
+def append(federation: Federation, *entries: bytes) -> tuple[int, dict[str, Any]]:
+    """Append entries as the ServerApp does; return status and answer."""
+    done = federation.append(*entries)
     return done.status_code, done.json()
 
 
@@ -41,8 +41,8 @@ def test_a_run_goes_from_the_queue_to_finished(federation: Federation) -> None:
     assert order["contractText"]
     assert len(order["signatures"]) == 2
     assert set(order["keys"]) == {m.kid for m in federation.members}
-    for state in ("authorised", "running"):
-        assert federation.move(uid, state).json()["state"] == state
+    federation.authorise(uid)
+    assert federation.move(uid, "running").json()["state"] == "running"
     path = f"/internal/runs/{uid}/progress"
     federation.client.post(path, json={"done": 3, "total": 9}, headers=federation.internal)
     federation.client.post(path, json={"step": "query"}, headers=federation.internal)
@@ -123,6 +123,14 @@ def test_a_state_cannot_be_skipped(federation: Federation, state: str) -> None:
     assert federation.client.get(f"/v1/runs/{uid}").json()["state"] == "queued"
 
 
+def test_nothing_is_authorised_that_the_log_does_not_know(federation: Federation) -> None:
+    """The state follows the entry, never the other way round."""
+    uid = federation.ask(federation.agree()).json()["uid"]
+    done = federation.move(uid, "authorised")
+    assert (done.status_code, done.json()["code"]) == (409, "RUN_STATE_WRONG")
+    assert "no authorisation" in done.json()["cause"]
+
+
 def test_an_ended_run_stays_as_it_ended(federation: Federation) -> None:
     """No move and no report after the end."""
     uid = federation.ask(federation.agree()).json()["uid"]
@@ -140,7 +148,7 @@ def test_a_silent_run_ends_and_the_next_one_works(federation: Federation) -> Non
     first = federation.ask(digest).json()["uid"]
     second = federation.ask(digest).json()["uid"]
     assert (federation.claim() or {})["uid"] == first
-    federation.move(first, "authorised").raise_for_status()
+    federation.authorise(first)
     assert (federation.claim() or {})["uid"] == second
     federation.clock.pass_by(timedelta(seconds=901))
     assert (federation.claim() or {})["uid"] == second
@@ -165,24 +173,8 @@ def test_the_server_app_writes_only_what_is_its_to_write(federation: Federation)
     """An authorisation of a known run passes; other events and unknown runs do not."""
     digest = federation.agree()
     uid = federation.ask(digest).json()["uid"]
-    now = federation.clock()
-    authorised = RunAuthorised(
-        at=now,
-        run=uid,
-        contract=digest,
-        scope=DIGEST,
-        algorithm=DIGEST,
-        plan=DIGEST,
-        round=1,
-        requester=federation.insurer.id,
-        purpose="convoy:RiskModelTraining",
-        providers=(federation.oem.id,),
-        epsilon_micro={DRIVE: 4_000_000},
-        delta_nano={DRIVE: 1000},
-    )
-    status, answer = append(federation, encode(authorised))
-    assert (status, len(answer["indexes"])) == (200, 1)
-    forged = ContractActivated(at=now, contract=DIGEST, uid="urn:x", version=1)
+    federation.authorise(uid)
+    forged = ContractActivated(at=federation.clock(), contract=DIGEST, uid="urn:x", version=1)
     status, answer = append(federation, encode(forged), b"{}", b"")
     assert (status, answer["code"]) == (422, "LOG_REFUSED")
     assert len(answer["errors"]) == 3

@@ -1,0 +1,73 @@
+"""Gather an evidence pack from what the other services keep; ``convoy_audit`` builds and verifies
+it.
+
+The pack covers exactly the entries under the latest checkpoint, with every cosignature that was
+kept. What is not in the log is not in the pack, but for the documents whose digests the log
+names: contracts and manifests.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from convoy_audit.archive import write_pack
+from convoy_audit.checkpoint import peek
+from convoy_audit.errors import AuditError
+from convoy_audit.pack import Parts, SignedContract
+from convoy_coordinator.contracts.service import ContractService
+from convoy_coordinator.errors import Problem
+from convoy_coordinator.journal import Clock
+from convoy_coordinator.log import LogService
+from convoy_coordinator.releases.service import MANIFEST, ReleaseService
+
+
+class EvidenceService:
+    """Makes evidence packs.
+
+    Args:
+        log: entries, checkpoints, policy.
+        contracts: documents with signatures.
+        releases: manifests.
+        clock: the present instant.
+    """
+
+    def __init__(self, log: LogService, contracts: ContractService, releases: ReleaseService, clock: Clock) -> None:
+        self._log = log
+        self._contracts = contracts
+        self._releases = releases
+        self._clock = clock
+
+    def write(self, path: Path) -> Path:
+        """Write a pack: a zip file if the name ends so, else a folder.
+
+        Raises:
+            Problem: NOT_FOUND before the first checkpoint; LOG_REFUSED if there is something at
+                ``path``.
+        """
+        try:
+            return write_pack(path, self._parts())
+        except AuditError as error:
+            raise Problem("LOG_REFUSED", error.cause, party=error.party) from None
+
+    def _parts(self) -> Parts:
+        note = self._log.latest()
+        if note is None:
+            raise Problem("NOT_FOUND", "the log has no checkpoint yet")
+        size = peek(note.encode()).size
+        return Parts(
+            policy=self._log.policy().text,
+            checkpoint=note.encode(),
+            entries=self._log.entries(0, size),
+            made_at=self._clock(),
+            checkpoints=[other.encode() for other in self._log.checkpoints()],
+            contracts=[
+                SignedContract(view.contract.text.encode(), view.signatures)
+                for view in self._contracts.all()
+                if view.contract.log_index < size
+            ],
+            manifests={
+                release.run: self._releases.file(release.run, MANIFEST).read_bytes()
+                for release in self._releases.all()
+                if release.log_index < size
+            },
+        )
