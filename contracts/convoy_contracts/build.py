@@ -21,6 +21,7 @@ ROLES = {
     "insurer": ["convoy:Controller", "convoy:Insurer"],
     "charging": ["convoy:Controller", "convoy:ChargingOperator"],
     "trustee": ["convoy:Trustee", "convoy:Auditor"],
+    "auditor": ["convoy:Trustee", "convoy:Auditor"],
 }
 """The contract's role names by the federation's."""
 
