@@ -321,6 +321,11 @@ def _parse(text: str) -> Contract:
     return contract
 
 
+def forget() -> None:
+    """Empty the cache of parsed documents (for measurements)."""
+    _parse.cache_clear()
+
+
 def _nulls(value: Json) -> list[str]:
     faults = []
     for path, names in _OPTIONAL_NOT_NULL.items():
