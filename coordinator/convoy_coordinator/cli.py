@@ -108,6 +108,7 @@ def serve(
         uvicorn.Config(
             application,
             log_level="warning",
+            ws="none",
             server_header=False,
             timeout_keep_alive=30,
             h11_max_incomplete_event_size=32_768,

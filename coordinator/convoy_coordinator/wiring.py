@@ -24,6 +24,7 @@ from convoy_coordinator.keys import Keys, read_keys
 from convoy_coordinator.ledgers.service import LedgerService
 from convoy_coordinator.log import LogService
 from convoy_coordinator.parties.service import PartyService, witness_keys
+from convoy_coordinator.parties.store import short_name
 from convoy_coordinator.releases.service import ReleaseService
 from convoy_coordinator.runs.service import RunService
 from convoy_coordinator.settings import Settings
@@ -66,12 +67,11 @@ class Parts:
         if note is None:
             return view
         standing = policy.standing(note.encode())
-        short = {party.id: party.short_name for party in parties}
         return replace(
             view,
             checkpoint_size=standing.checkpoint.size,
             root=standing.checkpoint.root.hex(),
-            cosigned=tuple(short.get(name, name) for name in standing.cosigned),
+            cosigned=tuple(short_name(name) for name in standing.cosigned),
         )
 
     def checks(self) -> Mapping[str, Callable[[], None]]:

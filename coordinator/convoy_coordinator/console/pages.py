@@ -16,7 +16,7 @@ from convoy_coordinator.console.wording import Say
 from convoy_coordinator.contracts.service import ContractView
 from convoy_coordinator.language import Language
 from convoy_coordinator.ledgers.store import Ledger
-from convoy_coordinator.parties.store import Party
+from convoy_coordinator.parties.store import Party, short_name
 from convoy_coordinator.releases.store import Release
 from convoy_coordinator.runs.states import RunState
 from convoy_coordinator.runs.store import Run
@@ -25,6 +25,8 @@ REFRESH_S: Final = 5
 RUNS_SHOWN: Final = 8
 RESULTS_SHOWN: Final = 4
 METRICS: Final = ("d2", "gini", "auc10")
+RATIOS: Final = frozenset({"d2", "gini"})
+"""Measures that are zero for a model without skill, so that a quotient says something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ class ResultRow:
 
     metric: str
     gain: str | None
+    gain_key: str
     cells: tuple[Cell, ...]
 
 
@@ -176,7 +179,6 @@ def overview(
     log: LogView,
 ) -> Overview:
     """Put the page together from what the services know at ``now``."""
-    short = {party.id: party.short_name for party in parties}
     titles = {view.contract.digest: view.agreed.title for view in contracts}
     released = {release.run for release in releases}
     by_uid = {run.uid: run for run in runs}
@@ -189,17 +191,17 @@ def overview(
         other_language="en" if say.language == "zh" else "zh",
         refresh_s=REFRESH_S if busy else None,
         parties=tuple(_party(party, contracts, log) for party in parties),
-        contracts=tuple(_contract(view, short) for view in reversed(contracts)),
+        contracts=tuple(_contract(view) for view in reversed(contracts)),
         active_contracts=sum(view.standing.is_active for view in contracts),
-        runs=tuple(_run(run, titles, released, short) for run in runs[:RUNS_SHOWN]),
+        runs=tuple(_run(run, titles, released) for run in runs[:RUNS_SHOWN]),
         finished_runs=sum(run.state is RunState.FINISHED for run in runs),
         total_runs=len(runs),
         results=tuple(
             result
             for release in releases[:RESULTS_SHOWN]
-            if (result := _result(release, by_uid.get(release.run), short, say)) is not None
+            if (result := _result(release, by_uid.get(release.run), say)) is not None
         ),
-        budget=_budget(ledgers, contracts, short),
+        budget=_budget(ledgers, contracts),
         log=log,
         commands=_commands(url),
     )
@@ -216,27 +218,27 @@ def _party(party: Party, contracts: Sequence[ContractView], log: LogView) -> Par
         signed=sum(party.id in view.standing.signed for view in asked),
         asked=len(asked),
         witness_size=seen,
-        behind=max(0, log.checkpoint_size - seen),
+        behind=max(0, log.size - seen),
         fingerprint=party.fingerprint,
     )
 
 
-def _contract(view: ContractView, short: Mapping[str, str]) -> ContractLine:
+def _contract(view: ContractView) -> ContractLine:
     return ContractLine(
         title=view.agreed.title,
         uid=view.contract.uid,
         version=view.contract.version,
         digest=view.contract.digest,
         state=view.standing.state.value,
-        start=f"{view.agreed.not_before.astimezone(UTC):%Y-%m-%d}",
-        end=f"{view.agreed.not_after.astimezone(UTC):%Y-%m-%d}",
+        start=view.agreed.term[0],
+        end=view.agreed.term[1],
         signed=len(view.standing.signed),
         asked=len(view.agreed.parties),
-        missing=tuple(short.get(p, p) for p in view.standing.unsigned),
+        missing=tuple(short_name(p) for p in view.standing.unsigned),
     )
 
 
-def _run(run: Run, titles: Mapping[str, str], released: set[str], short: Mapping[str, str]) -> RunLine:
+def _run(run: Run, titles: Mapping[str, str], released: set[str]) -> RunLine:
     done, total = _count(run.progress.get("done")), _count(run.progress.get("total"))
     return RunLine(
         uid=run.uid,
@@ -248,36 +250,40 @@ def _run(run: Run, titles: Mapping[str, str], released: set[str], short: Mapping
         total=total,
         released=run.uid in released,
         reason=run.reason,
-        party=None if run.party is None else short.get(run.party, run.party),
+        party=None if run.party is None else short_name(run.party),
         cause=run.cause,
         fix=run.fix,
     )
 
 
-def _result(release: Release, run: Run | None, short: Mapping[str, str], say: Say) -> Result | None:
+def _result(release: Release, run: Run | None, say: Say) -> Result | None:
     """Read a summary of the shape that ``make demo`` writes; what is not a figure is left out."""
     summary = release.summary or {}
     model = run.algorithm if run is not None else release.run
     joint = _figures(summary.get("joint"))
     if joint:
         alone = {
-            short.get(party, party): _figures(figures)
-            for party, figures in sorted(_mapping(summary.get("alone")).items())
+            short_name(party): _figures(figures) for party, figures in sorted(_mapping(summary.get("alone")).items())
         }
         columns = (say("joint"), *(say("alone", party=party) for party in alone))
         rows = tuple(
-            _row(say.known(f"metric_{m}", m), joint[m], [f.get(m) for f in alone.values()])
+            _row(
+                say.known(f"metric_{m}", m),
+                joint[m],
+                [f.get(m) for f in alone.values()],
+                "gain" if m in RATIOS else None,
+            )
             for m in sorted(joint, key=lambda m: METRICS.index(m) if m in METRICS else len(METRICS))
         )
         return Result(model, release.run, columns, rows)
     ours, popular = _figure(summary.get("hr10")), _figure(summary.get("popularity"))
     if ours is None:
         return None
-    row = _row(say("metric_hr10"), ours, [popular])
+    row = _row(say("metric_hr10"), ours, [popular], "gain_popularity")
     return Result(model, release.run, (say("joint"), say("popularity")), (row,))
 
 
-def _row(metric: str, joint: float, others: Sequence[float | None]) -> ResultRow:
+def _row(metric: str, joint: float, others: Sequence[float | None], gain_key: str | None) -> ResultRow:
     known = [value for value in others if value is not None]
     best = max(known, default=0.0)
     largest = max([joint, *known, 0.0])
@@ -285,11 +291,11 @@ def _row(metric: str, joint: float, others: Sequence[float | None]) -> ResultRow
         Cell("–", None) if value is None else Cell(f"{value:.3f}", None if largest <= 0 else max(0.0, value) / largest)
         for value in (joint, *others)
     )
-    gain = f"{joint / best:.1f}" if best > 0 and joint / best >= 1.05 else None
-    return ResultRow(metric, gain, cells)
+    is_better = gain_key is not None and best > 0 and joint / best >= 1.05
+    return ResultRow(metric, f"{joint / best:.1f}" if is_better else None, gain_key or "", cells)
 
 
-def _budget(ledgers: Sequence[Ledger], contracts: Sequence[ContractView], short: Mapping[str, str]) -> Budget:
+def _budget(ledgers: Sequence[Ledger], contracts: Sequence[ContractView]) -> Budget:
     """Show each party's last statement about each asset, against its cap or the contract's
     budget.
     """
@@ -304,7 +310,7 @@ def _budget(ledgers: Sequence[Ledger], contracts: Sequence[ContractView], short:
         delta_nano = max(delta_nano, budget.delta_nano if budget is not None else 0)
         lines.append(
             BudgetLine(
-                party=short.get(ledger.party, ledger.party),
+                party=short_name(ledger.party),
                 asset=ledger.asset,
                 spent=micro_up(ledger.total_micro),
                 allowed=micro_down(allowed),

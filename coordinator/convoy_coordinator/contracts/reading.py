@@ -108,7 +108,14 @@ def _agreed(contract: Contract) -> Agreed:
         parties=tuple(party.id for party in contract.parties),
         algorithms=tuple(algorithm.id for algorithm in contract.algorithms),
         budgets={asset: Budget(budget.totalMicro, budget.deltaNano) for asset, budget in contract.privacy.items()},
+        term=(_day(contract.term.notBefore), _day(contract.term.notAfter)),
         offer_until=moment(contract.offerUntil),
         not_before=moment(contract.term.notBefore),
         not_after=moment(contract.term.notAfter),
     )
+
+
+def _day(timestamp: str) -> str:
+    """Return the day of a timestamp as the document writes it; the hour too, if it is not midnight."""
+    day, _, hour = timestamp.partition("T")
+    return day if hour.startswith("00:00:00") else f"{day} {hour[:5]}"

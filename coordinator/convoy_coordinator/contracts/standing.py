@@ -43,7 +43,8 @@ class Budget:
 class Agreed:
     """What the standing depends on, read from the document once.
 
-    Instants are aware UTC; intervals are half-open (FORMAT.md §1).
+    Instants are aware UTC; intervals are half-open (FORMAT.md §1). ``term`` holds the two days for people, in the
+    document's own offset.
     """
 
     uid: str
@@ -52,6 +53,7 @@ class Agreed:
     parties: tuple[str, ...]
     algorithms: tuple[str, ...]
     budgets: Mapping[str, Budget]
+    term: tuple[str, str]
     offer_until: datetime
     not_before: datetime
     not_after: datetime

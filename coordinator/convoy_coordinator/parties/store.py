@@ -58,8 +58,8 @@ class Party:
 
     @property
     def short_name(self) -> str:
-        """The part of the id that people say: ``did:web:oem.example`` -> ``oem``."""
-        return self.id.removeprefix("did:web:").removesuffix(".example")
+        """The part of the id that people say."""
+        return short_name(self.id)
 
     @property
     def fingerprint(self) -> str:
@@ -91,6 +91,11 @@ class Party:
             other.witness_key,
             other.supernode_key,
         )
+
+
+def short_name(party_id: str) -> str:
+    """Return the part of a party's id that people say: ``did:web:oem.example`` -> ``oem``."""
+    return party_id.removeprefix("did:web:").removesuffix(".example")
 
 
 _COLUMNS = tuple(Party.__dataclass_fields__)

@@ -20,6 +20,7 @@ AGREED = Agreed(
     parties=(OEM, INSURER),
     algorithms=("risk",),
     budgets={},
+    term=("2026-12-01", "2027-12-01"),
     offer_until=OFFER_UNTIL,
     not_before=BEGIN,
     not_after=END,
