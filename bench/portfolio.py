@@ -67,9 +67,7 @@ class Portfolio:
         Column ``row`` is the common row number; a caller who builds nodes turns it into link ids.
         """
         towers = {tower.role: tower for tower in self.specification.towers}
-        held = {
-            role: [feature.name for feature in tower.features] for role, tower in towers.items()
-        }
+        held = {role: [feature.name for feature in tower.features] for role, tower in towers.items()}
         held["insurer"] += [self.specification.claims, self.specification.exposure]
         numbers = np.arange(self.learn.size)
         frames = {}
@@ -102,9 +100,7 @@ def read_portfolio(description: Path, data: Path | None, epsilon: float) -> Port
         raise DescriptionRefused(f"{description}: a mapping is due; see bench/data/*.yaml")
     unknown, missing = set(text) - MEMBERS, MEMBERS - {"unit"} - set(text)
     if unknown or missing:
-        raise DescriptionRefused(
-            f"{description}: unknown members {sorted(unknown)}, missing members {sorted(missing)}"
-        )
+        raise DescriptionRefused(f"{description}: unknown members {sorted(unknown)}, missing members {sorted(missing)}")
     specification = _specification(text, epsilon)
     columns = _columns(_locate(str(text["path"]), data), text, specification)
     names, index = _insurers(columns, text["insurers"])
@@ -167,10 +163,8 @@ def _columns(place: Path, text: Mapping[str, Any], specification: RiskSpecificat
     wanted += [text["claims"], text["exposure"], text["split"]["column"]]
     wanted = list(dict.fromkeys([*wanted, text["insurers"]["column"]]))
     try:
-        if place.suffix == ".csv":
-            table = pyarrow.csv.read_csv(place)
-        else:
-            table = pyarrow.parquet.read_table(place)
+        is_csv = place.suffix == ".csv"
+        table = pyarrow.csv.read_csv(place) if is_csv else pyarrow.parquet.read_table(place)
     except pa.ArrowException as error:
         raise DescriptionRefused(f"{place.name}: {error}") from error
     absent = [name for name in wanted if name not in table.column_names]
@@ -187,9 +181,7 @@ def _columns(place: Path, text: Mapping[str, Any], specification: RiskSpecificat
     return out
 
 
-def _insurers(
-    columns: Columns, rule: Mapping[str, Any]
-) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+def _insurers(columns: Columns, rule: Mapping[str, Any]) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
     values = columns[rule["column"]].astype(np.str_)
     groups = rule.get("groups") or {value: [value] for value in np.unique(values).tolist()}
     index = np.full(values.size, -1, dtype=np.int64)

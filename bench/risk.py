@@ -106,9 +106,7 @@ def expected_claims(portfolio: Portfolio, models: Sequence[RiskModel], cohort: s
     return out[~portfolio.learn]
 
 
-def judge(
-    portfolio: Portfolio, name: str, epsilon: float | None, runs: Sequence[Floats], seconds: float
-) -> Row:
+def judge(portfolio: Portfolio, name: str, epsilon: float | None, runs: Sequence[Floats], seconds: float) -> Row:
     """Return one line from the expected test claims of one or more runs."""
     test = ~portfolio.learn
     claims, years = portfolio.claims[test], portfolio.years[test]
@@ -120,18 +118,14 @@ def judge(
         runs=len(runs),
         deviance_x100=round(float(np.mean(losses)), 4),
         deviance_x100_sd=round(float(np.std(losses)), 4),
-        deviance_per_year=round(
-            float(np.mean([deviance_per_year(claims, m, years) for m in runs])), 5
-        ),
+        deviance_per_year=round(float(np.mean([deviance_per_year(claims, m, years) for m in runs])), 5),
         d2=round(float(np.mean([d2(claims, m, years, rate) for m in runs])), 3),
         gini=round(float(np.mean([gini(claims, m / years, years) for m in runs])), 4),
         seconds=round(seconds, 1),
     )
 
 
-def measure(
-    portfolio: Portfolio, epsilons: Sequence[float], seeds: int, run_secure: Secure = simulated
-) -> list[Row]:
+def measure(portfolio: Portfolio, epsilons: Sequence[float], seeds: int, run_secure: Secure = simulated) -> list[Row]:
     """Train and judge every model of the benchmark."""
     spec = portfolio.specification
     years, test = portfolio.years, ~portfolio.learn
@@ -179,10 +173,9 @@ def _own_columns(portfolio: Portfolio, index: int) -> dict[str, npt.NDArray[np.g
 
 def show(portfolio: Portfolio, rows: Sequence[Row]) -> str:
     """Return the result as a Markdown table."""
-    test = int((~portfolio.learn).sum())
+    learned, tested = int(portfolio.learn.sum()), int((~portfolio.learn).sum())
     lines = [
-        f"{portfolio.name}: {int(portfolio.learn.sum()):,} learning rows, {test:,} test rows; "
-        f"privacy unit: {portfolio.unit}",
+        f"{portfolio.name}: {learned:,} learning rows, {tested:,} test rows; unit: {portfolio.unit}",
         "",
         "| model | test deviance x10^-2 (sd over seeds) | per year | D2 % | Gini | runs | s/run |",
         "|---|---|---|---|---|---|---|",

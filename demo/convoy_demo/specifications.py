@@ -24,9 +24,7 @@ DELTA_NANO = 1_000
 
 def _knots(name: str, points: Sequence[float], scale: str = "linear") -> Knots:
     texts = tuple(f"{point:g}" for point in points)
-    return Knots(
-        kind="knots", name=name, knots=texts, scale="log1p" if scale == "log1p" else "linear"
-    )
+    return Knots(kind="knots", name=name, knots=texts, scale="log1p" if scale == "log1p" else "linear")
 
 
 INSURER_FEATURES = (
@@ -61,15 +59,13 @@ PROFILE = (
 )
 
 
-def risk_specification(
-    epsilon_micro: int = EPSILON_MICRO, delta_nano: int = DELTA_NANO
-) -> RiskSpecification:
+def risk_specification(epsilon_micro: int = EPSILON_MICRO, delta_nano: int = DELTA_NANO) -> RiskSpecification:
     """Return the claim-frequency model of the demo: 8 + 8 features, 10 vertical and 3 + 2 local
     sums."""
     return RiskSpecification(
         kind="risk-towers/1",
         towers=(
-            Tower(role="insurer", features=INSURER_FEATURES, cap="0.2"),
+            Tower(role="insurer", features=INSURER_FEATURES, cap="0.15"),
             Tower(role="oem", features=OEM_FEATURES, cap="2"),
         ),
         claims="claim_count",
@@ -88,9 +84,7 @@ def risk_specification(
     )
 
 
-def recommend_specification(
-    epsilon_micro: int = EPSILON_MICRO, delta_nano: int = DELTA_NANO
-) -> RecommendSpecification:
+def recommend_specification(epsilon_micro: int = EPSILON_MICRO, delta_nano: int = DELTA_NANO) -> RecommendSpecification:
     """Return the offer model of the demo: 100 items, cold start from the driving profile."""
     return RecommendSpecification(
         kind="recommend-items/1",

@@ -6,15 +6,15 @@ noisy model sums ``G_t = X'mu(w_t) + noise`` at several public points ``w_t``. E
 post-processing of released numbers and costs nothing. It is the method of marginal totals of motor
 pricing (fit until fitted = observed in every margin) made Bayesian:
 
-    S - G(w)  ~  Normal(H (w* - w),  H + V)          H: Fisher information, V: variance of the noise
-    (public) w*        ~  Normal(centre, tau_f^2 R) per block R: a trend plus bends on the knot axis
-    (``information.kernel``)
+    S - G(w)  ~  Normal(H (w* - w),  H + V)           H: Fisher information, V: variance of the
+    noise (public) w*        ~  Normal(centre, tau_f^2 R) per block  R: trend and bends on the knot
+    axis (``information.kernel``)
 
 What earns its keep (figures in ``models/LOG.md``): every model sum that was ever opened is used
-again, carried to the current point by ``H`` and trusted less the farther it was carried; the scale
-``tau_f`` of each feature is set by the sums themselves (empirical Bayes), so a feature without
-signal shrinks away; correlation between features is learned, so whole towers are asked at once and
-a few exchanges suffice.
+again, carried to the current point and trusted less the farther it was carried; the scale ``tau_f``
+of each feature is set by the sums themselves (empirical Bayes), so a feature without signal shrinks
+away; correlation between features is learned from how sums moved, so whole towers are asked at once
+and a few exchanges suffice.
 
 At convergence ``H`` decides only how prior and data are weighed, not where the margins balance.
 
@@ -35,9 +35,11 @@ from convoy_contracts.specification import Knots, Levels
 from convoy_models.fixedpoint import Floats
 from convoy_models.risk.information import Relation, Seen, information, kernel, relate
 
-CARRY_ERROR = 0.35
-"""How wrong ``H (w - w_t)`` may be, as a share of itself."""
+CARRY_ERROR = 0.6
+"""How wrong ``H`` may be: error of a cell's relative change, per standard deviation of the change
+of scores."""
 BEND_ERROR = 0.3
+"""The same for what is not linear, per variance of the change of scores."""
 LONGEST_STEP = 1.0
 """Longest move of one coefficient (log scale) in one update."""
 LEVEL_SCALE = 1.0
@@ -145,7 +147,14 @@ class Posterior:
         return relate(self.features, self.blocks, self._even(first), self._labels, self._seen)
 
     def _carry(self, related: Relation) -> _Carried:
-        """Return what the model sums at ``theta`` would be, from all that were opened elsewhere."""
+        """Return what the model sums at ``theta`` would be, from all that were opened elsewhere.
+
+        Kriging per cell: a sum opened at ``w_t`` is carried here by the growth that ``H`` predicts
+        (log-linear); what is left is a constant (the value wanted) plus an error that is a random
+        linear and quadratic function of the move. Sums opened at similar points therefore count
+        once, far ones little, and the linear part of the error, seen along the moves already made,
+        corrects ``H`` (``slope``), like Broyden's method with noise.
+        """
         value = np.ones(self.centre.size)
         for seen in self._seen:
             value[seen.cells] = seen.value
@@ -193,8 +202,15 @@ class Posterior:
 
     def _even(self, margins: Floats) -> Floats:
         """Make margins positive and scale every block to the mean total: each person is in every
-        block once."""
-        out = np.maximum(margins, 1.0)
+        block once.
+
+        A margin below the noise of its own sum is not known, so it is set to that noise: ``H`` of a
+        nearly empty cell would otherwise be a coin toss.
+        """
+        floor = np.ones_like(margins)
+        for seen in self._seen:
+            floor[seen.cells] = max(1.0, seen.variance**0.5)
+        out = np.maximum(margins, floor)
         totals = np.array([out[block].sum() for block in self.blocks])
         for block, total in zip(self.blocks, totals, strict=True):
             out[block] *= totals.mean() / total
