@@ -321,12 +321,13 @@ class _Verification:
             )
 
     def _contract(self, name: str, keys: Mapping[str, bytes]) -> None:
+        path = f"contracts/{name}/signatures.json"
+        self._expected.add(path)
         document = self._file(f"contracts/{name}/contract.json")
         if digest(document) != f"sha256:{name}":
             raise EvidenceError(f"contract {name[:16]}… does not have the digest of its folder")
         if f"sha256:{name}" not in self._trail.contracts:
             raise EvidenceError(f"contract {name[:16]}… is not named in the log")
-        path = f"contracts/{name}/signatures.json"
         if path not in self._files:
             self._limit(
                 f"No signatures are given for contract {name[:16]}….",

@@ -45,7 +45,7 @@ class MemoryWitnessStore:
 
     def keep_alarm(self, alarm: Alarm) -> None:
         """Keep an alarm."""
-        if alarm not in self._alarms:
+        if alarm.identity not in {known.identity for known in self._alarms}:
             self._alarms.append(alarm)
 
     def alarms(self) -> tuple[Alarm, ...]:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, cast
 
-from convoy_audit.canonical import b64, canonical_bytes, decimal, parse_canonical, unb64
+from convoy_audit.canonical import b64, canonical_bytes, decimal, digest, parse_canonical, unb64
 from convoy_audit.checkpoint import Checkpoint, open_checkpoint, peek
 from convoy_audit.errors import (
     FormatError,
@@ -68,6 +68,12 @@ class Alarm:
     finding: Finding
     known: bytes
     offered: bytes
+
+    @property
+    def identity(self) -> str:
+        """What makes two alarms the same one: the texts, not the signatures, which vary."""
+        texts = [split_note(note)[0].hex() for note in (self.known, self.offered)]
+        return digest(canonical_bytes([self.finding, *texts]))
 
     def to_bytes(self) -> bytes:
         """Return the alarm as a file."""

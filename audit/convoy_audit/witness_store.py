@@ -108,7 +108,7 @@ class FileWitnessStore:
             StoreError: it could not be written.
         """
         data = alarm.to_bytes()
-        path = self._folder / "alarms" / f"{hashlib.sha256(data).hexdigest()}.json"
+        path = self._folder / "alarms" / f"{alarm.identity.removeprefix('sha256:')}.json"
         with self._exclusive():
             try:
                 if not path.exists():
