@@ -83,9 +83,11 @@ def body(model: type[InputT]) -> Callable[[Request], Awaitable[InputT]]:
 
 
 def described(model: type[Input]) -> dict[str, Any]:
-    """Return the ``openapi_extra`` of a route that reads ``model``."""
-    schema = model.model_json_schema(ref_template=f"#/components/schemas/{model.__name__}.{{model}}")
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    """Return the ``openapi_extra`` of a route that reads ``model``; nested models stand in line."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    content = {"application/json": {"schema": _inline(schema, definitions)}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 class BodyLimit:
@@ -124,6 +126,16 @@ class BodyLimit:
             return message
 
         await self._app(scope, counted, send)
+
+
+def _inline(schema: Any, definitions: dict[str, Any]) -> Any:
+    if isinstance(schema, list):
+        return [_inline(item, definitions) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inline(definitions[schema["$ref"].rsplit("/", 1)[-1]], definitions)
+    return {key: _inline(value, definitions) for key, value in schema.items()}
 
 
 def _too_large(limit: int) -> Problem:

@@ -97,11 +97,19 @@ class Journal:
             raise Problem("LOG_UNAVAILABLE", "the log could not be written") from None
 
     def find(self, start: int, is_wanted: Callable[[Event], bool]) -> tuple[int, Event] | None:
-        """Return the first event of the coordinator from index ``start`` on that is wanted."""
+        """Return the first event of the coordinator from index ``start`` on that is wanted.
+
+        Raises:
+            Problem: LOG_UNAVAILABLE.
+        """
         size = self._log.size()
         while start < size:
             end = min(start + CHUNK, size)
-            for offset, raw in enumerate(self._log.entries(start, end)):
+            try:
+                found = self._log.entries(start, end)
+            except SQLAlchemyError:
+                raise Problem("LOG_UNAVAILABLE", "the log could not be read") from None
+            for offset, raw in enumerate(found):
                 content = parse_entry(raw)
                 if isinstance(content, Event) and is_wanted(content):
                     return start + offset, content

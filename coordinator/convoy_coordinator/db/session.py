@@ -21,10 +21,10 @@ from convoy_coordinator.errors import SetupError
 SessionFactory = sessionmaker[Session]
 
 _SQLITE_PRAGMAS = (
+    "PRAGMA busy_timeout=10000",
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
-    "PRAGMA busy_timeout=10000",
 )
 
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from convoy_audit.events import PartyEnrolled
+from convoy_contracts.instants import timestamp
 from convoy_coordinator.db.session import SessionFactory, writing
 from convoy_coordinator.errors import Fault, Problem
 from convoy_coordinator.journal import Author, Clock, Journal
@@ -186,10 +187,6 @@ def _world_key(party: Party) -> dict[str, Any]:
         "kty": "OKP",
         "crv": "Ed25519",
         "x": party.identity_key,
-        "notBefore": _timestamp(party.key_not_before),
-        "notAfter": _timestamp(party.key_not_after),
+        "notBefore": timestamp(party.key_not_before),
+        "notAfter": timestamp(party.key_not_after),
     }
-
-
-def _timestamp(instant: datetime) -> str:
-    return f"{instant:%Y-%m-%dT%H:%M:%S}Z"

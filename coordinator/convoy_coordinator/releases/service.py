@@ -118,14 +118,14 @@ class ReleaseService:
         return release, place
 
     def add_summary(self, uid: str, summary: Mapping[str, Any]) -> Release:
-        """Keep figures that were measured after the release; they are shown, never signed.
+        """Add figures that were measured after the release; they are shown, never signed.
 
         Raises:
             Problem: RELEASE_UNKNOWN.
         """
-        self.get(uid)
+        known = self.get(uid)
         with writing(self._sessions) as session:
-            store.set_summary(session, uid, dict(summary))
+            store.set_summary(session, uid, (known.summary or {}) | dict(summary))
         return self.get(uid)
 
     def get(self, uid: str) -> Release:

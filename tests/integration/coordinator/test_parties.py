@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from base64 import b64decode
+from pathlib import Path
 
 import pytest
 
 from convoy_audit.entry import Entry
 from convoy_audit.events import PartyEnrolled
+from convoy_contracts.instants import instant
 from convoy_coordinator.testing import Federation, Member
+from convoy_node.identity import Identity
 
 LOW_ORDER_ED25519 = "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 NOT_CANONICAL_ED25519 = "8P________________________________________8"
@@ -110,3 +113,17 @@ def test_the_internal_token_is_not_the_operators(federation: Federation) -> None
     assert done.status_code == 403
     done = federation.client.post("/internal/log/checkpoint", headers=federation.operator)
     assert done.status_code == 403
+
+
+def test_the_card_of_a_real_node_is_an_enrolment(federation: Federation, tmp_path: Path) -> None:
+    """What a node writes is what a coordinator takes: four keys, two kinds of cosignature, one life."""
+    node = Identity.create(tmp_path / "keys", "did:web:insurer-b.example", federation.clock())
+    card = node.card(name="Hezhong Insurance 合众保险", role="insurer", region="CN-BJ")
+    done = federation.client.post("/v1/parties", json=card.enrolment(), headers=federation.operator)
+    assert done.status_code == 201, done.text
+    assert {name: done.json()[name] for name in ("identityKey", "maskKey", "witnessKey")} == {
+        name: card.enrolment()[name] for name in ("identityKey", "maskKey", "witnessKey")
+    }
+    key = federation.client.get("/v1/parties").json()["keys"][card.identity_kid]
+    assert (key["x"], instant(key["notBefore"])) == (card.identity_key, instant(card.key_not_before))
+    assert len(federation.client.get("/v1/log/policy").text.splitlines()) >= 5
