@@ -174,11 +174,12 @@ class Identity:
             witness = tuple(Signer.parse(line) for line in lines)
         except (AuditError, UnicodeDecodeError) as error:
             raise KeyRefused(f"{WITNESS} holds no witness keys.", party=party) from error
+        if not witness:
+            raise KeyRefused(f"{WITNESS} holds no witness keys.", party=party)
         if (
             not isinstance(identity, Ed25519PrivateKey)
             or not isinstance(mask, X25519PrivateKey)
             or not isinstance(supernode, EllipticCurvePrivateKey)
-            or not witness
             or not all(signer.name == witness_name(party) and signer.kind.is_cosignature for signer in witness)
         ):
             raise KeyRefused("a key is of another kind or another party than its name says.", party=party)
