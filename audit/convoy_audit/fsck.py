@@ -45,6 +45,10 @@ class Findings:
     verified_signatures: int = 0
     faults: list[Fault] = field(default_factory=list)
 
+    def wrong(self, cause: str, index: int | None = None) -> None:
+        """Note a fault."""
+        self.faults.append(Fault("EVIDENCE_WRONG", cause, None, index))
+
     def as_json(self) -> dict[str, Any]:
         """Return the findings as data."""
         return {
@@ -85,28 +89,28 @@ def check_log(path: Path, policy: Policy | None = None) -> Findings:
 
 
 def _check_database(path: Path, policy: Policy | None) -> Findings:
-    findings, tree, trail = Findings(), Tree(), Trail()
+    findings, tree, trail, last = Findings(), Tree(), Trail(), 0
     uri = f"{path.resolve().as_uri()}?mode=ro"
     try:
         with closing(sqlite3.connect(uri, uri=True)) as database:
             frontiers = dict(database.execute("SELECT size, frontier FROM log_frontier"))
             rows = database.execute("SELECT idx, leaf, body FROM log_entry ORDER BY idx")
             for index, leaf, body in rows:
-                if index != tree.size:
-                    findings.faults.append(Fault("EVIDENCE_WRONG", "an entry is missing", None, tree.size))
+                if index != tree.size or not isinstance(body, bytes):
+                    findings.wrong("an entry is missing or is not what it was", tree.size)
                     break
                 if leaf_hash(body) != leaf:
-                    cause = "the stored leaf is not that of the entry"
-                    findings.faults.append(Fault("EVIDENCE_WRONG", cause, None, index))
+                    findings.wrong("the stored leaf is not that of the entry", index)
                 tree.append(leaf_hash(body))
                 trail.take(index, body)
                 stored = frontiers.pop(tree.size, None)
                 if stored is not None and stored != b"".join(tree.frontier()):
-                    cause = f"the stored frontier of {tree.size} does not fit"
-                    findings.faults.append(Fault("EVIDENCE_WRONG", cause, None, index))
+                    findings.wrong(f"the stored frontier of {tree.size} does not fit", index)
+                last = tree.size if stored is not None else last
             for size in sorted(frontiers):
-                cause = f"a frontier of {size} is stored; there are {tree.size} entries"
-                findings.faults.append(Fault("EVIDENCE_WRONG", cause))
+                findings.wrong(f"a frontier of {size} is stored; there are {tree.size} entries")
+            if last != tree.size:
+                findings.wrong(f"the last stored frontier is of {last}, there are {tree.size} entries")
             notes = [note for (note,) in database.execute("SELECT note FROM log_checkpoint")]
     except sqlite3.Error as error:
         raise FormatError(f"this database holds no log: {error}") from None
@@ -129,7 +133,7 @@ def _check_tiles(files: Mapping[str, bytes], policy: Policy | None) -> Findings:
         for span in tile_spans(size):
             name = tile_path(span.level, span.index, span.width)
             if name in files and files[name] != tile_data(tree, span):
-                findings.faults.append(Fault("EVIDENCE_WRONG", f"{name} does not fit the entries"))
+                findings.wrong(f"{name} does not fit the entries")
     except AuditError as error:
         findings.faults.append(Fault.of(error))
     _compare(findings, tree, note, policy)

@@ -187,7 +187,7 @@ def _read_on(session: Session, tree: Tree) -> None:
     for index, leaf, body in store.all_entries(session, tree.size):
         if index != tree.size:
             raise _broken(f"entry {tree.size} is missing")
-        if leaf_hash(body) != leaf:
+        if not isinstance(body, bytes) or leaf_hash(body) != leaf:
             raise _broken(f"entry {index} is not what it was")
         if index >= size:
             raise _broken(f"entry {index} is beyond the stored size {size}")

@@ -172,7 +172,8 @@ class LogService:
         with self._sessions() as session:
             found = store.entries(session, start, end)
         if len(found) != end - start or any(
-            leaf_hash(body) != self._tree.leaf(start + at) for at, body in enumerate(found)
+            not isinstance(body, bytes) or leaf_hash(body) != self._tree.leaf(start + at)
+            for at, body in enumerate(found)
         ):
             raise Problem("LOG_UNAVAILABLE", "an entry in the database is not what was logged")
         return found

@@ -87,10 +87,8 @@ json_values = st.recursive(
 @settings(max_examples=150, deadline=None)
 def test_evidence_and_entries_of_any_json_raise_nothing_but_our_error(value: object) -> None:
     """Members of the wrong type at any depth, lone surrogates, infinities."""
-    try:
+    with contextlib.suppress(AuditError):
         Evidence.from_json(value)  # type: ignore[arg-type]
-    except AuditError:
-        pass
     with contextlib.suppress(AuditError):
         parse_entry(canonical_bytes(value))
 
