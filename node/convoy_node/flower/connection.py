@@ -56,8 +56,8 @@ class Patience:
     """How a node waits.
 
     ``poll_s``: least time between two polls that brought nothing. ``backoff_s``: after a refused
-    activation, in turn, the last one repeated; a killed node is refused for up to 68 s, until its
-    old session lapses. ``give_up_s``: end after being refused for so long; None waits for ever.
+    activation, in turn, the last one repeated; a killed node is refused until its old session
+    lapses, half a minute. ``give_up_s``: end after being refused for so long; None waits for ever.
     """
 
     poll_s: float = 0.1

@@ -1,9 +1,9 @@
 """Run Flower's own client loop behind the guard, with the runtime API for one warm worker.
 
 What of flwr is replaced, by name, in ``flwr.supernode.start_client_internal`` and
-``fleet_http_connection``: the connection (by ``Guard.wrap``), the clock's ``sleep`` (fixed sleeps
-of 3 s and 0.5 s), and the exit at a refused activation (it would end the process instead of waiting
-for the old session to lapse). A contract test pins these names.
+``fleet_http_connection``: the connection (by ``Guard.wrap``), the heartbeat's interval, the clock's
+``sleep`` (fixed sleeps of 3 s and 0.5 s), and the exit at a refused activation (it would end the
+process instead of waiting for the old session to lapse). A contract test pins these names.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 from flwr.common.constant import ISOLATION_MODE_PROCESS
+from flwr.supercore import heartbeat
 from flwr.supercore.exit import add_exit_handler
 from flwr.supercore.inflatable import inflatable_utils
 from flwr.supercore.object_store import ObjectStoreFactory
@@ -42,6 +43,8 @@ _LOG = logging.getLogger(__name__)
 _LOOPBACK: Final = "127.0.0.1"
 _SLEEP_S: Final = 0.01
 _FIRST_BACKOFF_S: Final = 0.05
+_HEARTBEAT_S: Final = 15
+"""A node is taken for lost after twice this time. Flower's own 30 s would mean a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,8 @@ class _Clock:
 def _adapt(guard: Guard) -> None:
     start_client_internal.http_request_response = guard.wrap(fleet_http_connection.http_request_response)
     start_client_internal.time = _Clock()
+    fleet_http_connection.HEARTBEAT_DEFAULT_INTERVAL = _HEARTBEAT_S
+    heartbeat.HEARTBEAT_DEFAULT_INTERVAL = _HEARTBEAT_S
     fleet_http_connection.flwr_exit = _refused
     inflatable_utils.pull_objects.__kwdefaults__["initial_backoff"] = _FIRST_BACKOFF_S
 
@@ -134,7 +139,7 @@ def _refused(code: int, message: str = "", **_: Any) -> NoReturn:
     raise ActivationRefused(
         f"the SuperLink does not let this node in: {' '.join(message.split())}",
         fix="Register this node's key at the coordinator. After a crash, wait: the SuperLink keeps "
-        "the old session for up to 68 s.",
+        "the old session for half a minute.",
     )
 
 

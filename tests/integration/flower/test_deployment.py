@@ -249,7 +249,7 @@ def test_a_stopped_run_ends_and_the_next_one_works(federation: Deployment, root:
 def test_the_worker_of_a_node_is_replaced_when_it_dies(federation: Deployment, root: Path) -> None:
     """The SuperNode starts another, and the node answers in the next run."""
     node = federation.supervisor.processes[node_process(PARTIES[0])]
-    worker = children(node.pid)[0]
+    (worker,) = children(node.pid)
     os.kill(worker, 9)
     deadline = time.monotonic() + 20
     while children(node.pid) in ([], [worker]) and time.monotonic() < deadline:
@@ -258,5 +258,6 @@ def test_the_worker_of_a_node_is_replaced_when_it_dies(federation: Deployment, r
 
 
 def children(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(number) for number in text.split()]
+    """Return the children of a process, whichever of its threads started them."""
+    files = Path(f"/proc/{pid}/task").glob("*/children")
+    return sorted(int(number) for file in files for number in file.read_text().split())

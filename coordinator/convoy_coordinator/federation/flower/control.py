@@ -23,6 +23,7 @@ from flwr.proto.control_pb2 import (
     UnregisterNodeRequest,
 )
 from flwr.proto.fab_pb2 import Fab
+from flwr.supercore.constant import NodeStatus
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
@@ -123,9 +124,13 @@ class LinkControl:
         _call(self._client.UnregisterNode, UnregisterNodeRequest(node_id=node_id))
 
     def nodes(self) -> dict[str, NodeStanding]:
-        """Return the registered nodes by party."""
+        """Return the registered nodes by party; those that were unregistered are left out."""
         found = _call(self._client.ListNodes, ListNodesRequest()).nodes_info
-        return {node.name: NodeStanding(int(node.node_id), node.name, node.status) for node in found}
+        return {
+            node.name: NodeStanding(int(node.node_id), node.name, node.status)
+            for node in found
+            if node.status != NodeStatus.UNREGISTERED
+        }
 
     def start_run(self, app_hash: str, *, federation: str = DEFAULT_FEDERATION, run: str = "") -> int:
         """Start a run with the stored bundle of this hash and return Flower's number of it.
