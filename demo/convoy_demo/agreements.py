@@ -1,0 +1,110 @@
+"""The demo's two contracts, as the partners would draft them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from convoy_contracts.build import Asset, recommendation_contract, risk_contract
+from convoy_contracts.build import Member as ContractMember
+from convoy_contracts.instants import timestamp
+from convoy_contracts.specification import RecommendSpecification, RiskSpecification
+from convoy_demo.party_data import ConsentTerms
+from convoy_demo.places import AUDITOR, CHARGING, INSURER_SHORTS, MEMBERS, OEM, Member
+
+RISK, RECOMMENDATION = "risk", "recommendation"
+UIDS = {RISK: "urn:convoy:contract:demo-risk", RECOMMENDATION: "urn:convoy:contract:demo-recommendation"}
+NOTICES = {RISK: "oem-ubi@1", RECOMMENDATION: "oem-offers@1"}
+PURPOSES = {RISK: "convoy:RiskModelTraining", RECOMMENDATION: "convoy:Recommendation"}
+CONTRACT_CAP_MICRO = 6_000_000
+"""Two runs at epsilon 4 compose to 5.9 (delta 1e-6); a third would pass this cap."""
+TERM = timedelta(days=365)
+FINEST = "0.001"
+
+
+def fields_of(member: Member, risk: RiskSpecification, offers: RecommendSpecification) -> tuple[str, ...]:
+    """Return the fields of a party's asset over both contracts, each once."""
+    if member.role == "charging":
+        return ("items",)
+    towers = {tower.role: tower for tower in risk.towers}
+    names = [feature.name for feature in towers[member.role].features]
+    if member.role == "insurer":
+        names += [risk.claims, risk.exposure]
+    else:
+        names += [feature.name for feature in offers.profile]
+    return tuple(dict.fromkeys(names))
+
+
+def recipients_of(contract: str) -> tuple[str, ...]:
+    """Return who gets the model."""
+    shorts = (*INSURER_SHORTS, OEM) if contract == RISK else (OEM, CHARGING)
+    return tuple(sorted(member.id for member in MEMBERS if member.short in shorts))
+
+
+def terms_of(contract: str, now: datetime) -> ConsentTerms:
+    """Return what a driver was told and agreed to, a month ago, for a year."""
+    return ConsentTerms(
+        notice=NOTICES[contract],
+        purpose=PURPOSES[contract],
+        recipients=recipients_of(contract),
+        given=timestamp(now - timedelta(days=30)),
+        until=timestamp(now + TERM),
+    )
+
+
+def contract_document(
+    contract: str, cards: Mapping[str, Any], risk: RiskSpecification, offers: RecommendSpecification, now: datetime
+) -> dict[str, Any]:
+    """Return a contract document.
+
+    Args:
+        contract: ``RISK`` or ``RECOMMENDATION``.
+        cards: each party's published keys, by short name.
+        risk: specification of the risk model.
+        offers: specification of the recommendation model.
+        now: aware; the term starts a day before.
+    """
+    shorts = (OEM, *INSURER_SHORTS, AUDITOR) if contract == RISK else (OEM, CHARGING, AUDITOR)
+    members = [member for member in MEMBERS if member.short in shorts]
+    common: dict[str, Any] = {
+        "uid": UIDS[contract],
+        "version": 1,
+        "nonce": f"demo-{contract}-1",
+        "offer_until": timestamp(now + timedelta(days=7)),
+        "not_before": timestamp(now - timedelta(days=1)),
+        "not_after": timestamp(now + TERM),
+        "parties": [_party(member, cards[member.short], now) for member in members],
+        "assets": [_asset(member, contract, risk, offers) for member in members if member.asset],
+        "assignees": recipients_of(contract),
+        "recipients": recipients_of(contract),
+        "notices": [NOTICES[contract]],
+        "total_micro": CONTRACT_CAP_MICRO,
+        "min_subjects": 1_000,
+    }
+    if contract == RISK:
+        return risk_contract(title="Joint driver risk 联合驾驶风险", specification=risk, min_providers=4, **common)
+    return recommendation_contract(
+        title="Charging and service offers 充电与服务推荐", specification=offers, min_providers=2, **common
+    )
+
+
+def _party(member: Member, card: Any, now: datetime) -> ContractMember:
+    pia = None if member.role == "trustee" else (f"PIA-{member.short}", timestamp(now + TERM + timedelta(days=1)))
+    return ContractMember(
+        id=member.id,
+        role=member.role,
+        region=member.region,
+        mask_key=card.mask_key,
+        witness_key=card.witness_key,
+        pia=pia,
+    )
+
+
+def _asset(member: Member, contract: str, risk: RiskSpecification, offers: RecommendSpecification) -> Asset:
+    names: Sequence[str] = fields_of(member, risk, offers)
+    if member.role == "oem" and contract == RECOMMENDATION:
+        names = [feature.name for feature in offers.profile]
+    elif member.role == "oem":
+        names = [feature.name for tower in risk.towers if tower.role == "oem" for feature in tower.features]
+    return Asset(member.asset, member.id, [(name, "L3", False, FINEST) for name in names])
