@@ -122,10 +122,11 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class BudgetLine:
-    """One asset in one party's ledger, as the party stated it in the log."""
+    """One asset under one contract in a party's ledger, as the party stated it in the log."""
 
     party: str
     asset: str
+    contract: str
     spent: str
     allowed: str
     left: str
@@ -296,22 +297,26 @@ def _row(metric: str, joint: float, others: Sequence[float | None], gain_key: st
 
 
 def _budget(ledgers: Sequence[Ledger], contracts: Sequence[ContractView]) -> Budget:
-    """Show each party's last statement about each asset, against its cap or the contract's
-    budget.
-    """
-    agreed = {view.contract.digest: view.agreed.budgets for view in contracts}
+    """Show each party's last statement about each asset and contract, against the cap that it told or that was agreed."""
+    views = {view.contract.digest: view for view in contracts}
+    newest: dict[tuple[str, str, str], Ledger] = {}
+    for ledger in sorted(ledgers, key=lambda ledger: ledger.log_index):
+        view = views.get(ledger.contract)
+        newest[ledger.party, ledger.asset, view.agreed.uid if view else ledger.contract] = ledger
     lines, highest, delta_nano = [], 0, 0
-    for ledger in ledgers:
-        budget = agreed.get(ledger.contract, {}).get(ledger.asset)
-        allowed = ledger.cap_micro if budget is None else budget.total_micro
-        if allowed is None:
+    for _, ledger in sorted(newest.items()):
+        view = views.get(ledger.contract)
+        agreed = None if view is None else view.agreed.budgets.get(ledger.asset)
+        allowed = ledger.cap_micro if agreed is None or ledger.cap_micro is not None else agreed.total_micro
+        if view is None or allowed is None:
             continue
         highest = max(highest, ledger.total_micro)
-        delta_nano = max(delta_nano, budget.delta_nano if budget is not None else 0)
+        delta_nano = max(delta_nano, 0 if agreed is None else agreed.delta_nano)
         lines.append(
             BudgetLine(
                 party=short_name(ledger.party),
                 asset=ledger.asset,
+                contract=view.agreed.title,
                 spent=micro_up(ledger.total_micro),
                 allowed=micro_down(allowed),
                 left=micro_down(max(0, allowed - ledger.total_micro)),

@@ -101,15 +101,17 @@ EN: Final[Mapping[str, str]] = {
     "spent": "Spent",
     "allowed": "Allowed",
     "left": "Left",
-    "asset": "Data asset",
+    "contract_and_asset": "Contract and data asset",
     "epsilon": "ε, per person",
     "budget_sentence": (
-        "At the highest figure above, ε = {epsilon} with δ = {delta}: whatever is concluded about one person from all "
-        "released sums of these runs becomes at most {odds} times as likely because that person's records took part, "
-        "except with probability δ."
+        "At the highest figure above, ε = {epsilon} with δ = {delta}: no conclusion about one person, drawn from all released "
+        "sums of that contract's runs, becomes more than {odds} times as likely, plus δ, because that person's records took part."
     ),
     "budget_unit": "Unit: one consenting person, all records at all nodes.",
-    "budget_scope": "Scope: every run on that asset, over all contracts, added up by the party's own ledger.",
+    "budget_scope": (
+        "Scope: every run on that asset under that contract, added up by the party's own ledger; over several contracts the "
+        "asset's yearly cap at the node holds."
+    ),
     "budget_adversary": (
         "Towards: the coordinator and every recipient of a model. Assumed: nodes follow the protocol, the trustee does "
         "not collude with a node, all but one party add their noise."
@@ -228,14 +230,14 @@ ZH: Final[Mapping[str, str]] = {
     "spent": "已用",
     "allowed": "上限",
     "left": "剩余",
-    "asset": "数据资产",
+    "contract_and_asset": "合约与数据资产",
     "epsilon": "ε（每人）",
     "budget_sentence": (
-        "按上表最大值 ε = {epsilon}、δ = {delta}：无论由这些训练任务公布的全部求和结果对某一个人得出什么结论，"
-        "其可能性至多因该人的记录参与其中而变为原来的 {odds} 倍（以 δ 的概率例外）。"
+        "按上表最大值 ε = {epsilon}、δ = {delta}：由该合约的训练任务公布的全部求和结果对某一个人得出的任何结论，"
+        "其可能性因该人的记录参与其中而至多变为原来的 {odds} 倍再加 δ。"
     ),
     "budget_unit": "单位：一名已同意的个人，在所有节点的全部记录。",
-    "budget_scope": "范围：该数据资产上的全部训练任务（跨合约），由该参与方自己的隐私账本累计。",
+    "budget_scope": "范围：该合约下该数据资产的全部训练任务，由该参与方自己的隐私账本累计；跨合约另受节点对该资产的年度上限约束。",
     "budget_adversary": (
         "针对：协调方以及模型的每一个接收方。前提：节点遵守协议，受托方不与节点合谋，除至多一方外各方均加入噪声。"
     ),

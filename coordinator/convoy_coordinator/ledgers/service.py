@@ -50,7 +50,7 @@ class LedgerService:
         self._lock = threading.Lock()
 
     def all(self) -> tuple[Ledger, ...]:
-        """Return the last statement of every party about every asset, the log's newest entries
+        """Return the last statement of every party about every asset and contract, the log's newest entries
         included.
         """
         with self._lock:
@@ -91,8 +91,8 @@ def _read(index: int, raw: bytes, keys: Mapping[str, bytes]) -> list[Ledger]:
         Ledger(
             party=content.party,
             asset=asset,
-            run=event.run,
             contract=event.contract,
+            run=event.run,
             total_micro=total,
             cap_micro=caps.get(asset),
             stated_at=content.at,

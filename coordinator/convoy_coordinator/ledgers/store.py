@@ -16,14 +16,14 @@ from convoy_coordinator.db.instant import Instant
 
 
 class LedgerRow(Base):
-    """The last statement about one asset of one party."""
+    """The last statement about one asset of one party under one contract (by digest)."""
 
     __tablename__ = "ledger"
 
     party: Mapped[str] = mapped_column(String(200), primary_key=True)
     asset: Mapped[str] = mapped_column(String(200), primary_key=True)
+    contract: Mapped[str] = mapped_column(String(80), primary_key=True)
     run: Mapped[str] = mapped_column(String(200))
-    contract: Mapped[str] = mapped_column(String(80))
     total_micro: Mapped[int] = mapped_column(BigInteger)
     cap_micro: Mapped[int | None] = mapped_column(BigInteger)
     stated_at: Mapped[datetime] = mapped_column(Instant)
@@ -41,14 +41,15 @@ class LedgerPositionRow(Base):
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What a party has stated about one asset: micro-epsilon over all runs, and its own cap if it
-    told it.
+    """What a party has stated about one asset under one contract, by digest.
+
+    ``total_micro`` is micro-epsilon over the runs so far, as the node composes them; ``cap_micro`` the cap it told.
     """
 
     party: str
     asset: str
-    run: str
     contract: str
+    run: str
     total_micro: int
     cap_micro: int | None
     stated_at: datetime
@@ -69,7 +70,7 @@ def advance(session: Session, ledgers: Iterable[Ledger], size: int) -> None:
     not told again.
     """
     for ledger in ledgers:
-        row = session.get(LedgerRow, (ledger.party, ledger.asset))
+        row = session.get(LedgerRow, (ledger.party, ledger.asset, ledger.contract))
         values = {name: getattr(ledger, name) for name in _COLUMNS}
         if row is None:
             session.add(LedgerRow(**values))
@@ -88,5 +89,5 @@ def advance(session: Session, ledgers: Iterable[Ledger], size: int) -> None:
 
 def all_ledgers(session: Session) -> tuple[Ledger, ...]:
     """Return the last statement of every party about every asset."""
-    rows = session.scalars(select(LedgerRow).order_by(LedgerRow.party, LedgerRow.asset))
+    rows = session.scalars(select(LedgerRow).order_by(LedgerRow.party, LedgerRow.asset, LedgerRow.log_index))
     return tuple(Ledger(**{name: getattr(row, name) for name in _COLUMNS}) for row in rows)

@@ -48,13 +48,13 @@ def upgrade() -> None:
         "ledger",
         sa.Column("party", sa.String(length=200), nullable=False),
         sa.Column("asset", sa.String(length=200), nullable=False),
-        sa.Column("run", sa.String(length=200), nullable=False),
         sa.Column("contract", sa.String(length=80), nullable=False),
+        sa.Column("run", sa.String(length=200), nullable=False),
         sa.Column("total_micro", sa.BigInteger(), nullable=False),
         sa.Column("cap_micro", sa.BigInteger(), nullable=True),
         sa.Column("stated_at", Instant(), nullable=False),
         sa.Column("log_index", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("party", "asset", name=op.f("pk_ledger")),
+        sa.PrimaryKeyConstraint("party", "asset", "contract", name=op.f("pk_ledger")),
     )
     op.create_table(
         "ledger_position",
