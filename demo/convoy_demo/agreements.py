@@ -27,8 +27,7 @@ def fields_of(member: Member, risk: RiskSpecification, offers: RecommendSpecific
     """Return the fields of a party's asset over both contracts, each once."""
     if member.role == "charging":
         return ("items",)
-    towers = {tower.role: tower for tower in risk.towers}
-    names = [feature.name for feature in towers[member.role].features]
+    names = [feature.name for tower in risk.towers if tower.role == member.role for feature in tower.features]
     if member.role == "insurer":
         names += [risk.claims, risk.exposure]
     else:

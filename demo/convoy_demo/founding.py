@@ -57,7 +57,7 @@ def found_nodes(places: Places, population: Population, seed: int, log_keys: lis
             region=member.region,
             name=member.name,
             log_keys=log_keys,
-            data=DATA_FILE if member.asset else "",
+            data_source=DATA_FILE if member.asset else "",
             asset=member.asset,
             asset_fields=dict.fromkeys(fields, "L3"),
             asset_year_cap_micro=member.cap_micro,
