@@ -61,6 +61,8 @@ _HEARTBEAT_S: Final = 8.0
 """A task's token lapses 30 s after its last heartbeat."""
 _LOOK_S: Final = 2.0
 """Looks for a task so often even if nobody rings."""
+_PULL_S: Final = 180.0
+_BACKOFF_S: Final = 0.05
 _NO_TASK: Final = ""
 
 
@@ -163,6 +165,8 @@ class ClientTasks:
             make_pull_object_fn_protobuf(self._client.PullObject, node, context.run_id),
             make_confirm_message_received_fn_protobuf(self._client.ConfirmMessageReceived, node, context.run_id),
             return_type=Message,
+            max_time=_PULL_S,
+            initial_backoff=_BACKOFF_S,
         )
         message.metadata.__dict__["_message_id"] = tree.object_id
         return message

@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
@@ -28,14 +28,19 @@ from flwr.supercore.inflatable.inflatable_object import (
     get_object_tree,
     no_object_id_recompute,
 )
-from flwr.supercore.run import Run
+from flwr.supercore.run import Run, RunNotRunningException
 
 from convoy_node.flower.errors import ActivationRefused
 from convoy_node.flower.passages import PassageLog
 from convoy_node.flower.policy import Policy
 
 _LOG = logging.getLogger(__name__)
+_T = TypeVar("_T")
 _RUNS_KEPT: Final = 64
+
+
+class RunStopped(Exception):
+    """The run of a message was stopped before the message had arrived."""
 
 
 class Fleet(NamedTuple):
@@ -89,6 +94,7 @@ class Guard:
                     send=lambda message, tree, runtime_s: self._send(fleet, message, tree, runtime_s),
                     get_run=lambda run_id: self._run(fleet, run_id)[0],
                     get_fab=lambda _, run_id: self._run(fleet, run_id)[1],
+                    pull_object=lambda run_id, object_id: _ending_plainly(lambda: fleet.pull_object(run_id, object_id)),
                     confirm=lambda run_id, message_id: self._confirm(fleet, run_id, message_id),
                 )
 
@@ -164,5 +170,17 @@ class Guard:
 
     def _confirm(self, fleet: Fleet, run_id: int, message_id: str) -> None:
         """Confirm a message whose objects have all arrived, and wake the worker for it."""
-        fleet.confirm(run_id, message_id)
+        _ending_plainly(lambda: fleet.confirm(run_id, message_id))
         self.on_delivered()
+
+
+def _ending_plainly(step: Callable[[], _T]) -> _T:
+    """Take one step of receiving a message; a run that was stopped meanwhile is a plain failure.
+
+    Flower's loop forgets a half-received message after an ordinary error only. After its own
+    ``RunNotRunningException`` the message and its task would stay, and keep the worker waiting.
+    """
+    try:
+        return step()
+    except RunNotRunningException as stopped:
+        raise RunStopped from stopped

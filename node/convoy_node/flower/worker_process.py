@@ -22,6 +22,7 @@ from convoy_node.flower.errors import WorkerEnded
 _LOG = logging.getLogger(__name__)
 _READY_S: Final = 120.0
 _STOP_S: Final = 3.0
+_SETTLE_S: Final = 0.3
 _RESTARTS: Final = 3
 _RESTARTS_WITHIN_S: Final = 60.0
 
@@ -101,6 +102,7 @@ class WorkerProcess:
     def _watch(self) -> None:
         while self._process is not None:
             code = self._process.wait()
+            time.sleep(_SETTLE_S)  # told to end together with us, it may be the first
             if self._stopping:
                 return
             recent = [at for at in self._starts if at > time.monotonic() - _RESTARTS_WITHIN_S]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import statistics
 import subprocess
 import sys
@@ -69,6 +70,11 @@ def federation(root: Path) -> Iterator[Deployment]:
     assert [pid for pid in sessions if has_processes(pid)] == []
 
 
+def trust(federation: Deployment) -> ssl.SSLContext:
+    """Trust the CA of the federation, as a partner does."""
+    return ssl.create_default_context(cafile=str(federation.home.ca_file))
+
+
 def has_processes(session: int) -> bool:
     try:
         os.killpg(session, 0)
@@ -132,7 +138,7 @@ def test_the_logs_of_both_ends_name_the_same_messages(federation: Deployment, ro
 def test_partners_reach_neither_control_nor_runtime(federation: Deployment) -> None:
     """At the public port both are 404, with TLS and without any credential asked."""
     ready = federation.home.read_ready()
-    with httpx.Client(verify=str(federation.home.ca_file)) as client:
+    with httpx.Client(verify=trust(federation)) as client:
         for path in ("control/start-run", "control/register-node", "runtime/acquire-task"):
             assert client.post(f"https://{ready.public}/v1/{path}").status_code == 404
         assert client.get(f"https://{ready.public}/docs").status_code == 404
@@ -143,7 +149,7 @@ def test_a_request_without_a_node_key_is_refused(federation: Deployment) -> None
     """The quick lane for objects asks for the same authentication as Flower's own routes."""
     ready = federation.home.read_ready()
     headers = {"content-type": "application/protobuf", "accept": "application/protobuf"}
-    with httpx.Client(verify=str(federation.home.ca_file), headers=headers) as client:
+    with httpx.Client(verify=trust(federation), headers=headers, timeout=30) as client:
         for path in ("pull-messages", "pull-object", "push-object", "confirm-message-received"):
             answer = client.post(f"https://{ready.public}/v1/fleet/{path}", content=b"")
             assert answer.status_code == 401, path

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.supercore.fab import Fab
-from flwr.supercore.run import Run
+from flwr.supercore.run import Run, RunNotRunningException
 from flwr.supercore.task_identity import TaskIdentity
 
-from convoy_node.flower.connection import Fleet, Guard, Patience
+from convoy_node.flower.connection import Fleet, Guard, Patience, RunStopped
 from convoy_node.flower.errors import ActivationRefused, NodeHomeUnusable
 from convoy_node.flower.passages import PassageLog
 from convoy_node.flower.policy import Policy
@@ -47,10 +47,16 @@ class Link:
             lambda reply, tree, seconds: (self.replies.append(reply), (set(), "s"))[1],
             self._get_run,
             lambda app_hash, run_id: Fab(app_hash, self.bundle, {}),
-            lambda run_id, object_id: b"",
+            lambda run_id, object_id: self.pull_object(run_id, object_id),
             lambda run_id, session, object_id, content: None,
-            lambda run_id, message_id: self.confirmed.append(message_id),
+            lambda run_id, message_id: self.confirm(run_id, message_id),
         )
+
+    def pull_object(self, run_id: int, object_id: str) -> bytes:
+        return b""
+
+    def confirm(self, run_id: int, message_id: str) -> None:
+        self.confirmed.append(message_id)
 
     def _get_run(self, run_id: int) -> Run:
         self.asked_for_runs += 1
@@ -149,6 +155,19 @@ def test_a_refused_node_gives_up_where_it_was_told_to(tmp_path: Path) -> None:
         guarded(link, tmp_path, give_up_s=0.0),
     ):
         pass
+
+
+@pytest.mark.parametrize("step", ["pull_object", "confirm"])
+def test_a_run_that_is_stopped_while_a_message_arrives_is_an_ordinary_failure(tmp_path: Path, step: str) -> None:
+    """Flower's loop forgets the half of a message only then; its own exception would leave it."""
+    link = Link()
+
+    def stopped(*_: object) -> bytes:
+        raise RunNotRunningException
+
+    setattr(link, step, stopped)
+    with guarded(link, tmp_path) as fleet, pytest.raises(RunStopped):
+        getattr(fleet, step)(5, "object")
 
 
 def test_an_empty_allow_list_accepts_nothing() -> None:

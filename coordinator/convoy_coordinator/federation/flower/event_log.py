@@ -24,8 +24,10 @@ _QUIET = (
     "/push-object",
     "/send-node-heartbeat",
     "/confirm-message-received",
+    "/list-nodes",
+    "/list-runs",
 )
-"""Written down only where they hand out messages or fail."""
+"""Reads and transfers: written down only where they hand out messages or fail."""
 
 
 @dataclass
