@@ -9,22 +9,21 @@ from typing import Any
 from convoy_contracts.build import Asset, recommendation_contract, risk_contract
 from convoy_contracts.build import Member as ContractMember
 from convoy_contracts.instants import timestamp
-from convoy_contracts.specification import RecommendSpecification, RiskSpecification
 from convoy_demo.party_data import ConsentTerms
 from convoy_demo.places import AUDITOR, CHARGING, INSURER_SHORTS, MEMBERS, OEM, Member
+from convoy_demo.scenario import Scenario
 
 RISK, RECOMMENDATION = "risk", "recommendation"
 UIDS = {RISK: "urn:convoy:contract:demo-risk", RECOMMENDATION: "urn:convoy:contract:demo-recommendation"}
 NOTICES = {RISK: "oem-ubi@1", RECOMMENDATION: "oem-offers@1"}
 PURPOSES = {RISK: "convoy:RiskModelTraining", RECOMMENDATION: "convoy:Recommendation"}
-CONTRACT_CAP_MICRO = 6_000_000
-"""Two runs at epsilon 4 compose to 5.9 (delta 1e-6); a third would pass this cap."""
 TERM = timedelta(days=365)
 FINEST = "0.001"
 
 
-def fields_of(member: Member, risk: RiskSpecification, offers: RecommendSpecification) -> tuple[str, ...]:
+def fields_of(member: Member, scenario: Scenario) -> tuple[str, ...]:
     """Return the fields of a party's asset over both contracts, each once."""
+    risk, offers = scenario.risk, scenario.offers
     if member.role == "charging":
         return ("items",)
     names = [feature.name for tower in risk.towers if tower.role == member.role for feature in tower.features]
@@ -52,16 +51,13 @@ def terms_of(contract: str, now: datetime) -> ConsentTerms:
     )
 
 
-def contract_document(
-    contract: str, cards: Mapping[str, Any], risk: RiskSpecification, offers: RecommendSpecification, now: datetime
-) -> dict[str, Any]:
+def contract_document(contract: str, cards: Mapping[str, Any], scenario: Scenario, now: datetime) -> dict[str, Any]:
     """Return a contract document.
 
     Args:
         contract: ``RISK`` or ``RECOMMENDATION``.
         cards: each party's published keys, by short name.
-        risk: specification of the risk model.
-        offers: specification of the recommendation model.
+        scenario: specifications, floors and caps.
         now: aware; the term starts a day before.
     """
     shorts = (OEM, *INSURER_SHORTS, AUDITOR) if contract == RISK else (OEM, CHARGING, AUDITOR)
@@ -74,17 +70,19 @@ def contract_document(
         "not_before": timestamp(now - timedelta(days=1)),
         "not_after": timestamp(now + TERM),
         "parties": [_party(member, cards[member.short], now) for member in members],
-        "assets": [_asset(member, contract, risk, offers) for member in members if member.asset],
+        "assets": [_asset(member, contract, scenario) for member in members if member.asset],
         "assignees": recipients_of(contract),
         "recipients": recipients_of(contract),
         "notices": [NOTICES[contract]],
-        "total_micro": CONTRACT_CAP_MICRO,
-        "min_subjects": 1_000,
+        "total_micro": scenario.cap_micro,
+        "min_subjects": scenario.min_subjects,
     }
     if contract == RISK:
-        return risk_contract(title="Joint driver risk 联合驾驶风险", specification=risk, min_providers=4, **common)
+        return risk_contract(
+            title="Joint driver risk 联合驾驶风险", specification=scenario.risk, min_providers=4, **common
+        )
     return recommendation_contract(
-        title="Charging and service offers 充电与服务推荐", specification=offers, min_providers=2, **common
+        title="Charging and service offers 充电与服务推荐", specification=scenario.offers, min_providers=2, **common
     )
 
 
@@ -100,10 +98,10 @@ def _party(member: Member, card: Any, now: datetime) -> ContractMember:
     )
 
 
-def _asset(member: Member, contract: str, risk: RiskSpecification, offers: RecommendSpecification) -> Asset:
-    names: Sequence[str] = fields_of(member, risk, offers)
+def _asset(member: Member, contract: str, scenario: Scenario) -> Asset:
+    names: Sequence[str] = fields_of(member, scenario)
     if member.role == "oem" and contract == RECOMMENDATION:
-        names = [feature.name for feature in offers.profile]
+        names = [feature.name for feature in scenario.offers.profile]
     elif member.role == "oem":
-        names = [feature.name for tower in risk.towers if tower.role == "oem" for feature in tower.features]
+        names = [feature.name for tower in scenario.risk.towers if tower.role == "oem" for feature in tower.features]
     return Asset(member.asset, member.id, [(name, "L3", False, FINEST) for name in names])

@@ -43,9 +43,10 @@ def _run(given: argparse.Namespace) -> int:
     from convoy_demo import show
     from convoy_demo.api import DemoFailed
     from convoy_demo.run import RunRefused, demo
+    from convoy_demo.scenario import Scenario
 
     try:
-        with demo(given.home, given.runtime, drivers=given.drivers, seed=given.seed) as outcome:
+        with demo(given.home, given.runtime, Scenario(drivers=given.drivers, seed=given.seed)) as outcome:
             summary, audit = outcome.summary, outcome.summary["audit"]
             show.result(summary)
             show.console.print(

@@ -94,8 +94,8 @@ def audit_figures(pack: Path) -> dict[str, Any]:
         check=False,
     )
     if done.returncode != 0:
-        raise DemoFailed(f"the evidence pack does not verify (exit {done.returncode}): {done.stdout[-600:]}{done.stderr[-300:]}")
+        raise DemoFailed(
+            f"the evidence pack does not verify (exit {done.returncode}): {done.stdout[-600:]}{done.stderr[-300:]}"
+        )
     verdict: dict[str, Any] = json.loads(done.stdout)
     return verdict
-
-

@@ -12,12 +12,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from convoy_contracts.canonical import canonical_bytes
+from convoy_coordinator.settings import read_settings
 from convoy_coordinator.setup import create_home as create_coordinator
+from convoy_coordinator.setup import public_facts
 from convoy_demo import agreements, party_data
 from convoy_demo.api import Api
 from convoy_demo.places import MEMBERS, Places
-from convoy_demo.population import Population, histories
-from convoy_demo.specifications import recommend_specification, risk_specification
+from convoy_demo.population import generate, histories
+from convoy_demo.scenario import Scenario
 from convoy_node.identity import Card
 from convoy_node.register import Register
 from convoy_node.setup import create_home, pin, sign_contract
@@ -33,23 +35,23 @@ def found_coordinator(places: Places, port: int) -> None:
     create_coordinator(places.coordinator, name="Convoy demo", origin=ORIGIN, port=port)
 
 
-def found_nodes(places: Places, population: Population, seed: int, log_keys: list[str]) -> dict[str, Card]:
+def found_nodes(places: Places, scenario: Scenario, log_keys: list[str]) -> dict[str, Card]:
     """Make every party's folder with its keys and data; return what each publishes."""
     now = datetime.now(UTC)
     handover = places.root / "handover"
-    risk, offers = risk_specification(), recommend_specification()
+    population = generate(scenario.drivers, scenario.seed)
     files = party_data.write_party_data(
         handover,
         population,
-        histories(population, seed),
+        histories(population, scenario.seed),
         risk=agreements.terms_of(agreements.RISK, now),
         recommendation=agreements.terms_of(agreements.RECOMMENDATION, now),
-        seed=seed,
+        seed=scenario.seed,
     )
     cards = {}
     for member in MEMBERS:
         home = places.node(member.short)
-        fields = agreements.fields_of(member, risk, offers) if member.asset else ()
+        fields = agreements.fields_of(member, scenario) if member.asset else ()
         cards[member.short] = create_home(
             home,
             party=member.id,
@@ -83,14 +85,14 @@ def import_consents(places: Places, tell: Callable[[str], None]) -> None:
                 register.import_table(home / CONSENT_FILE, agreements.UIDS)
 
 
-def agree(places: Places, api: Api, cards: dict[str, Card]) -> dict[str, str]:
+def agree(places: Places, api: Api, cards: dict[str, Card], scenario: Scenario) -> dict[str, str]:
     """Enrol the parties, offer both contracts, have every party sign; return digests by contract."""
     for member in MEMBERS:
         api.post("/v1/parties", cards[member.short].enrolment())
     digests = {}
     for name in (agreements.RISK, agreements.RECOMMENDATION):
         now = datetime.now(UTC)
-        document = agreements.contract_document(name, cards, risk_specification(), recommend_specification(), now)
+        document = agreements.contract_document(name, cards, scenario, now)
         text = canonical_bytes(document).decode()
         digest = str(api.post("/v1/contracts", {"text": text})["digest"])
         for party in document["parties"]:
@@ -101,8 +103,17 @@ def agree(places: Places, api: Api, cards: dict[str, Card]) -> dict[str, str]:
     return digests
 
 
-def write_ready(places: Places, digests: dict[str, str], size: int, seed: int) -> None:
+def write_ready(places: Places, digests: dict[str, str], scenario: Scenario) -> None:
     """Mark the set-up as whole; without this file it is made again from nothing."""
-    places.ready.write_text(json.dumps({"contracts": digests, "drivers": size, "seed": seed}), encoding="utf-8")
+    facts = {"contracts": digests, "drivers": scenario.drivers, "seed": scenario.seed}
+    places.ready.write_text(json.dumps(facts), encoding="utf-8")
 
 
+def found(places: Places, scenario: Scenario, api: Api, tell: Callable[[str], None]) -> None:
+    """Found the nodes of a federation whose coordinator answers; ``tell`` hears what is being done."""
+    tell(f"{scenario.drivers:,} drivers")
+    log_keys = public_facts(read_settings(places.coordinator))["logKeys"]
+    cards = found_nodes(places, scenario, list(log_keys))
+    import_consents(places, tell)
+    tell("two contracts, signed by every party")
+    write_ready(places, agree(places, api, cards, scenario), scenario)

@@ -100,10 +100,7 @@ def write_party_data(
     rng = np.random.default_rng([seed, 7003])
     ids = _local_ids(rng, population)
     age = population.columns["driver_age"].astype(np.int32)
-    link = {
-        name: rng.integers(0, 256, (population.size, 16), dtype=np.uint8)
-        for name in ("risk", "recommendation")
-    }
+    link = {name: rng.integers(0, 256, (population.size, 16), dtype=np.uint8) for name in ("risk", "recommendation")}
     files: dict[str, PartyFiles] = {}
     for number, short in enumerate(INSURERS):
         rows = rng.permutation(np.flatnonzero(population.insurer == number))
@@ -145,9 +142,7 @@ def write_party_data(
         np.full(agreed.size, party_id(OEM)),
     )  # fmt: skip
     items = _item_lists(histories, users)
-    files[CHARGING] = _write(
-        folder / CHARGING, ids["charging"][drivers], {"items": items}, consents
-    )
+    files[CHARGING] = _write(folder / CHARGING, ids["charging"][drivers], {"items": items}, consents)
     return files
 
 
@@ -215,10 +210,7 @@ def _write(
     folder.mkdir(parents=True, exist_ok=True)
     files = PartyFiles(folder / "data.parquet", folder / "consents.parquet")
     arrays = {"person_id": pa.array(local_ids)}
-    arrays |= {
-        name: values if isinstance(values, pa.Array) else pa.array(values)
-        for name, values in columns.items()
-    }
+    arrays |= {name: values if isinstance(values, pa.Array) else pa.array(values) for name, values in columns.items()}
     pq.write_table(pa.table(arrays), files.data, compression="zstd")
     pq.write_table(consents, files.consents, compression="zstd")
     return files

@@ -1,10 +1,10 @@
 """Where the demo keeps things, and who takes part.
 
-    <home>/summary.json                 the last run's figures
-    <home>/<runtime>/coordinator/       the coordinator's folder
-    <home>/<runtime>/nodes/<short>/     one folder a party: data, keys, ledger, consents, witness; nobody else's
-    <home>/<runtime>/link/              the SuperLink's folder (deployed runtime)
-    <home>/<runtime>/evidence.zip       what an auditor gets
+<home>/summary.json                 the last run's figures
+<home>/<runtime>/coordinator/       the coordinator's folder
+<home>/<runtime>/nodes/<short>/     one folder a party: data, keys, ledger, consents, witness; nobody else's
+<home>/<runtime>/link/              the SuperLink's folder (deployed runtime)
+<home>/<runtime>/evidence.zip       what an auditor gets
 """
 
 from __future__ import annotations

@@ -80,9 +80,7 @@ def generate(size: int, seed: int) -> Population:
 
     licence_gap = np.clip(rng.exponential(2.0, size), 0, 12)
     density = np.clip(rng.gamma(2.5, 1.6, size), 0, 10)
-    km = np.clip(
-        np.exp(rng.normal(2.45, 0.45, size) - 0.03 * (density - 4) + 0.05 * aggressive), 1, 60
-    )
+    km = np.clip(np.exp(rng.normal(2.45, 0.45, size) - 0.03 * (density - 4) + 0.05 * aggressive), 1, 60)
     declared = np.clip(km * np.exp(rng.normal(-0.1, 0.35, size)), 1, 40)
     power = np.clip(rng.gamma(8, 0.85, size) + 0.4 * aggressive, 4, 15)
     vehicle_age = np.clip(rng.gamma(2.2, 3, size), 0, 20)
@@ -114,10 +112,7 @@ def generate(size: int, seed: int) -> Population:
     exposure = rng.uniform(0.3, 1.0, size)
     earlier = rng.poisson(rate * 3)
     bonus_malus = np.clip(
-        1.0
-        + 0.22 * earlier
-        - 0.06 * np.clip((age - 20) / 4, 0, 8)
-        + rng.normal(0, LADDER_BLUR, size),
+        1.0 + 0.22 * earlier - 0.06 * np.clip((age - 20) / 4, 0, 8) + rng.normal(0, LADDER_BLUR, size),
         0.5,
         2.0,
     )

@@ -17,15 +17,14 @@ from typing import Any
 
 from rich.progress import Progress
 
-from convoy_coordinator.setup import public_facts
-from convoy_coordinator.settings import read_settings
 from convoy_demo import agreements, figures, founding, runtimes, show
 from convoy_demo.api import Api, DemoFailed
 from convoy_demo.places import Places
 from convoy_demo.population import generate
 from convoy_demo.runtimes import Runtime
+from convoy_demo.scenario import Scenario
 
-DRIVERS, HOLDOUT_DRIVERS, SEED = 100_000, 200_000, 1
+HOLDOUT_DRIVERS = 200_000
 HOLDOUT_SEED = 999
 RUN_LIMIT_S = 900.0
 ENDED = frozenset({"finished", "failed", "refused", "cancelled"})
@@ -52,14 +51,13 @@ class Outcome:
 
 
 @contextlib.contextmanager
-def demo(home: Path, runtime: str, *, drivers: int = DRIVERS, seed: int = SEED) -> Iterator[Outcome]:
+def demo(home: Path, runtime: str, scenario: Scenario) -> Iterator[Outcome]:
     """Run the demo and keep the coordinator's page up until the block ends; then everything is stopped.
 
     Args:
         home: the demo's folder.
         runtime: 'embedded' or 'deployed'.
-        drivers: size of the generated population, when the federation is founded.
-        seed: of the generated population, when the federation is founded.
+        scenario: population and terms with which the federation is founded, if it is not there yet.
 
     Raises:
         RunRefused: a run was refused or failed.
@@ -80,7 +78,7 @@ def demo(home: Path, runtime: str, *, drivers: int = DRIVERS, seed: int = SEED) 
         stack.callback(api.close)
         api.wait_ready(60)
         if is_new:
-            _found(places, api, drivers, seed, bars)
+            _found(places, api, scenario, bars)
         facts = json.loads(places.ready.read_text(encoding="utf-8"))
         contracts, drivers, seed = facts["contracts"], facts["drivers"], facts["seed"]
 
@@ -103,21 +101,13 @@ def demo(home: Path, runtime: str, *, drivers: int = DRIVERS, seed: int = SEED) 
         yield Outcome(summary, url)
 
 
-def _found(places: Places, api: Api, drivers: int, seed: int, bars: Progress) -> None:
-    step = bars.add_task("Generate drivers, make six nodes with their own keys", total=4, note=f"{drivers:,} drivers")
-    log_keys = public_facts(read_settings(places.coordinator))["logKeys"]
-    cards = founding.found_nodes(places, generate(drivers, seed), seed, list(log_keys))
-    bars.update(step, advance=2, note="consents")
-    founding.import_consents(places, lambda what: bars.update(step, note=what))
-    bars.update(step, advance=1, note="two contracts, signed by every party")
-    digests = founding.agree(places, api, cards)
-    founding.write_ready(places, digests, drivers, seed)
-    bars.update(step, advance=1)
+def _found(places: Places, api: Api, scenario: Scenario, bars: Progress) -> None:
+    step = bars.add_task("Generate drivers, make six nodes with their own keys", total=1, note="")
+    founding.found(places, scenario, api, lambda what: bars.update(step, note=what))
+    bars.update(step, completed=1)
 
 
-def _train(
-    kind: str, digest: str, api: Api, federation: Runtime, places: Places, bars: Progress
-) -> Mapping[str, Any]:
+def _train(kind: str, digest: str, api: Api, federation: Runtime, places: Places, bars: Progress) -> Mapping[str, Any]:
     order = {
         "contractDigest": digest,
         "algorithm": ALGORITHMS[kind],
@@ -157,9 +147,7 @@ def _judge(
 ) -> dict[str, Any]:  # fmt: skip
     step = bars.add_task("Judge on held-out drivers, verify the log offline", total=3, note="risk")
     training, holdout = generate(drivers, seed), generate(max(drivers, HOLDOUT_DRIVERS), HOLDOUT_SEED)
-    bundles = {
-        kind: figures.load_release(places, str(run["uid"]), kind, contracts[kind]) for kind, run in runs.items()
-    }
+    bundles = {kind: figures.load_release(places, str(run["uid"]), kind, contracts[kind]) for kind, run in runs.items()}
     risk = figures.risk_figures(bundles[agreements.RISK], training, holdout)
     api.summary(str(runs[agreements.RISK]["uid"]), risk)
     bars.update(step, advance=1, note="recommendation")

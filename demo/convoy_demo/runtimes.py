@@ -30,6 +30,7 @@ from convoy_node.setup import read_card
 SERVER_APP = "convoy_coordinator.federation.server_app:app"
 CLIENT_APP = "convoy_node.client_app:create"
 STOP_S = 10.0
+SERVE = "from convoy_coordinator.cli import main; main()"
 
 
 class Runtime(Protocol):
@@ -51,7 +52,9 @@ def coordinator_thread(home: Path) -> Iterator[str]:
     """Serve the coordinator from a thread of this process; yields its address."""
     settings = read_settings(home)
     server = uvicorn.Server(
-        uvicorn.Config(create_app(settings), host=settings.host, port=settings.port, log_level="warning", access_log=False)
+        uvicorn.Config(
+            create_app(settings), host=settings.host, port=settings.port, log_level="warning", access_log=False
+        )
     )
     thread = threading.Thread(target=server.run, name="coordinator", daemon=True)
     thread.start()
@@ -69,7 +72,7 @@ def coordinator_process(home: Path) -> Iterator[str]:
     (home / "log").mkdir(exist_ok=True)
     with (home / "log" / "serve.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "convoy_coordinator.cli", "serve", "--home", str(home)],
+            [sys.executable, "-c", SERVE, "serve", "--home", str(home)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -32,9 +32,7 @@ class Worth:
     auc10: float
 
 
-def columns_of(
-    population: Population, rows: npt.NDArray[np.bool_], specification: RiskSpecification
-) -> dict[str, Any]:
+def columns_of(population: Population, rows: npt.NDArray[np.bool_], specification: RiskSpecification) -> dict[str, Any]:
     """Return all columns of some drivers, with claims and exposure under the specification's
     names."""
     out: dict[str, Any] = {name: values[rows] for name, values in population.columns.items()}
@@ -56,9 +54,7 @@ def joint_worth(model: RiskModel, training: Population, holdout: Population) -> 
     return _worth(holdout, holdout.has_oem, rate)
 
 
-def alone_worth(
-    specification: RiskSpecification, training: Population, holdout: Population
-) -> Mapping[str, Worth]:
+def alone_worth(specification: RiskSpecification, training: Population, holdout: Population) -> Mapping[str, Worth]:
     """Judge each insurer's own model on held-out drivers with OEM data."""
     out = {}
     for number, name in enumerate(INSURERS):

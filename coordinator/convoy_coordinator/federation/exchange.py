@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from convoy_models.messages import Payload
 from flwr.app import Message
 from flwr.serverapp import Grid
 
 from convoy_coordinator.federation.errors import NodeFailed, NodeLost, NodeRefused, ProtocolBroken
 from convoy_coordinator.federation.flower.records import from_record, to_record
+from convoy_models.messages import Payload
 
 REPLY_TIMEOUT_S = 300.0
 """Longer than Flower's 180 s object-push session and its 60 s heartbeat lapse (reference/flower.md §2.3)."""
@@ -89,9 +89,7 @@ class Exchange:
         by_node = {self._nodes[party]: party for party in questions if party in self._nodes}
         for party, (action, payload) in sorted(questions.items()):
             if party not in self._nodes:
-                raise NodeLost(
-                    "its node is not connected", party=party, fix="Start the node and run again."
-                )
+                raise NodeLost("its node is not connected", party=party, fix="Start the node and run again.")
             mail = self._mail.pop(party, {})
             moved += sum(map(len, mail.values()))
             full = Payload(payload.data, {**payload.blobs, **mail}, payload.arrays)

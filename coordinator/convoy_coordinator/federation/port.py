@@ -64,9 +64,7 @@ class CoordinatorPort:
 
     def inclusion(self, index: int, size: int) -> list[str]:
         """Return the inclusion proof (base64 hashes) of an entry in the tree of ``size``."""
-        return list(
-            self._call("GET", f"/v1/log/proof/inclusion?index={index}&size={size}")["proof"]
-        )
+        return list(self._call("GET", f"/v1/log/proof/inclusion?index={index}&size={size}")["proof"])
 
     def consistency(self, old: int, new: int) -> list[str]:
         """Return the consistency proof (base64 hashes) between two sizes."""

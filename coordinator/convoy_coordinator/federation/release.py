@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
 from convoy_contracts.build import specification_json
 from convoy_contracts.specification import Knots, RiskSpecification
+from convoy_coordinator.federation.assignment import Assignment
+from convoy_coordinator.federation.exchange import Figures
 from convoy_models.bundle import Golden, ReleaseFacts, pack
 from convoy_models.card import CardFacts, Text
 from convoy_models.recommend.items import bounded
 from convoy_models.recommend.model import RecommendModel
 from convoy_models.risk.model import RiskModel
-
-from convoy_coordinator.federation.assignment import Assignment
-from convoy_coordinator.federation.exchange import Figures
 
 TITLES = {
     "risk-towers/1": Text("联合驾驶风险模型（赔案频率）", "Joint driver-risk model (claim frequency)"),

@@ -13,17 +13,17 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+
+from convoy_coordinator.federation.assignment import Assignment
+from convoy_coordinator.federation.errors import FederationError, NodeRefused, ProtocolBroken, QuorumMissing
+from convoy_coordinator.federation.exchange import Exchange
+from convoy_coordinator.federation.port import CoordinatorPort
 from convoy_models.messages import Payload
 from convoy_models.plan import PlannedQuery
 from convoy_models.recommend.model import RecommendFit, RecommendModel
 from convoy_models.risk.fit import Ask, RiskFit
 from convoy_models.risk.model import RiskModel
 from convoy_models.sums import open_sum
-
-from convoy_coordinator.federation.assignment import Assignment
-from convoy_coordinator.federation.errors import FederationError, NodeRefused, ProtocolBroken, QuorumMissing
-from convoy_coordinator.federation.exchange import Exchange
-from convoy_coordinator.federation.port import CoordinatorPort
 
 Floats = npt.NDArray[np.float64]
 Model = RiskModel | RecommendModel
@@ -123,11 +123,9 @@ class RoundLoop:
                 },
             }
         )
-        answers = self._exchange.ask({p: ("authorise", question) for p in run.needed})
+        answers = self._exchange.ask(dict.fromkeys(run.needed, ("authorise", question)))
         self._log_statements(answers)
-        denied = {
-            p: a.data["decision"] for p, a in sorted(answers.items()) if not a.data["decision"]["allow"]
-        }
+        denied = {p: a.data["decision"] for p, a in sorted(answers.items()) if not a.data["decision"]["allow"]}
         if denied:
             party, decision = next(iter(denied.items()))
             raise NodeRefused(
@@ -138,7 +136,15 @@ class RoundLoop:
                 reasons=decision["reasons"],
                 fix="convoy-contracts decide --explain shows each gate and its fix.",
             )
-        return {party: answer.data.get("rows", {}) for party, answer in answers.items()}
+        rows = {party: int(answer.data.get("rows", 0)) for party, answer in answers.items()}
+        joint = sum(rows[party] for party in run.roles.get("oem", run.roles.get("insurer", ())))
+        if joint < run.specification.cohortFloor:
+            raise FederationError(
+                f"about {joint} persons, the specification's floor is {run.specification.cohortFloor}",
+                code="COHORT_TOO_SMALL",
+                fix="Wait for more consents, or agree a model with fewer terms.",
+            )
+        return rows
 
     def exchange_matrices(self) -> None:
         """Align rows and move every masked matrix once, chunk by chunk."""
@@ -194,9 +200,7 @@ class RoundLoop:
         for party in self._run.needed:
             if party in self._exchange.parties:
                 try:
-                    answers = self._exchange.ask(
-                        {party: ("abort", Payload({"run": self._run.uid, "reason": reason}))}
-                    )
+                    answers = self._exchange.ask({party: ("abort", Payload({"run": self._run.uid, "reason": reason}))})
                     self._log_statements(answers)
                 except FederationError:
                     continue  # the node settles by itself when it comes back: spent stays, the rest is released
@@ -223,9 +227,7 @@ class RoundLoop:
     ) -> dict[str, Payload]:
         questions = {}
         for party in sorted({p for _, q in planned for p in q.participants}):
-            mine = [
-                {"query": ask.query, "weights": ask.weights} for ask, q in planned if party in q.participants
-            ]
+            mine = [{"query": ask.query, "weights": ask.weights} for ask, q in planned if party in q.participants]
             questions[party] = (action, Payload({**base, "asks": mine}))
         return self._exchange.ask(questions)
 
@@ -237,9 +239,7 @@ class RoundLoop:
             raise QuorumMissing("the contract names no trustee", fix="Add a party with role convoy:Trustee.")
         sweeps = {q.sweep for q in batch}
         ids = [
-            q.id
-            for q in self._run.plan.queries
-            if q.kind != "LOCAL" and q.sweep in sweeps and q.id not in self._dealt
+            q.id for q in self._run.plan.queries if q.kind != "LOCAL" and q.sweep in sweeps and q.id not in self._dealt
         ]
         self._exchange.ask(
             {
@@ -276,11 +276,7 @@ class RoundLoop:
 
     def _log_statements(self, answers: Mapping[str, Payload]) -> None:
         entries = [
-            b64decode(answer.data["statement"])
-            for _, answer in sorted(answers.items())
-            if answer.data.get("statement")
+            b64decode(answer.data["statement"]) for _, answer in sorted(answers.items()) if answer.data.get("statement")
         ]
         if entries:
             self._port.append(entries)
-
-

@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from convoy_audit.entry import encode
-from convoy_audit.events import RunAuthorised
-from convoy_contracts.errors import ContractsError
-from convoy_models.errors import ModelsError
-from convoy_models.plan_digest import plan_digest
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from convoy_audit.entry import encode
+from convoy_audit.events import RunAuthorised
+from convoy_contracts.errors import ContractsError
 from convoy_coordinator.federation.assignment import Assignment, assignment
 from convoy_coordinator.federation.errors import FederationError, NodeRefused
 from convoy_coordinator.federation.exchange import Exchange, Figures
@@ -29,6 +27,8 @@ from convoy_coordinator.federation.flower.gated_grid import grid_nodes
 from convoy_coordinator.federation.port import CoordinatorPort
 from convoy_coordinator.federation.release import release_body
 from convoy_coordinator.federation.round_loop import RoundLoop
+from convoy_models.errors import ModelsError
+from convoy_models.plan_digest import plan_digest
 
 log = logging.getLogger(__name__)
 app = ServerApp()
