@@ -18,7 +18,6 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
 import rfc8785
@@ -37,15 +36,7 @@ def parse_json(data: bytes | str) -> Json:
         FormatError: not UTF-8, not JSON, a key twice in one object, NaN or Infinity, or nested too
             deep.
     """
-    try:
-        text = data.decode("utf-8") if isinstance(data, bytes) else data
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except UnicodeDecodeError:
-        raise FormatError("not UTF-8") from None
-    except RecursionError:
-        raise FormatError("JSON nested too deep") from None
-    except ValueError as error:  # JSONDecodeError, or an integer with thousands of digits
-        raise FormatError(f"not strict JSON: {str(error)[:120]}") from None
+    return _decode(data, _STRICT)
 
 
 def parse_canonical(data: bytes) -> dict[str, Json]:
@@ -55,14 +46,13 @@ def parse_canonical(data: bytes) -> dict[str, Json]:
         FormatError: as ``parse_json``; or not an object, a fraction, an integer too large, a key
             that is not ASCII, or other bytes than the canonical ones.
     """
-    value = parse_json(data)
+    value = _decode(data, _PLAIN)
     if not isinstance(value, dict):
         raise FormatError("not a JSON object")
-    _check_plain(value)
     # With ASCII keys and integers only, this is RFC 8785, and ten times faster; a property
     # test compares the two.
     try:
-        again = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+        again = _CANONICAL.encode(value).encode()
     except UnicodeEncodeError:
         raise FormatError("a lone surrogate in a string") from None
     if again != data:
@@ -146,6 +136,17 @@ def decimal(text: str, what: str, most: int = 2**63 - 1) -> int:
     return number
 
 
+def _decode(data: bytes | str, decoder: json.JSONDecoder) -> Json:
+    try:
+        return decoder.decode(data.decode("utf-8") if isinstance(data, bytes) else data)
+    except UnicodeDecodeError:
+        raise FormatError("not UTF-8") from None
+    except RecursionError:
+        raise FormatError("JSON nested too deep") from None
+    except ValueError as error:  # JSONDecodeError, or an integer with thousands of digits
+        raise FormatError(f"not strict JSON: {str(error)[:120]}") from None
+
+
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -153,23 +154,29 @@ def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     return found
 
 
+def _unique_ascii(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    for key, _ in pairs:
+        if not key.isascii():
+            raise ValueError("a key that is not ASCII")
+    return _unique(pairs)
+
+
 def _no_constant(name: str) -> Json:
     raise ValueError(f"{name} is not JSON")
 
 
-def _check_plain(value: Json) -> None:
-    """Integers of 53 bits only, ASCII keys only."""
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, Mapping):
-            for key in item:
-                if not key.isascii():
-                    raise FormatError("a key that is not ASCII")
-            stack.extend(item.values())
-        elif isinstance(item, list):
-            stack.extend(item)
-        elif isinstance(item, float):
-            raise FormatError("a number that is not an integer")
-        elif isinstance(item, int) and not -MAX_INTEGER <= item <= MAX_INTEGER:
-            raise FormatError("an integer of more than 53 bits")
+def _no_fraction(text: str) -> Json:
+    raise ValueError(f"{text[:20]} is not an integer")
+
+
+def _integer(text: str) -> int:
+    if len(text) > len(str(-MAX_INTEGER)) or not -MAX_INTEGER <= int(text) <= MAX_INTEGER:
+        raise ValueError("an integer of more than 53 bits")
+    return int(text)
+
+
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+_STRICT: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+_PLAIN: Final = json.JSONDecoder(
+    object_pairs_hook=_unique_ascii, parse_constant=_no_constant, parse_float=_no_fraction, parse_int=_integer
+)

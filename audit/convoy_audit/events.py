@@ -39,6 +39,14 @@ class Event:
 
     def __post_init__(self) -> None:
         shapes.check(self)
+        self.check_rules()
+
+    def check_rules(self) -> None:
+        """Check what the members say to each other; most events have no such rule.
+
+        Raises:
+            FormatError: they contradict each other.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,8 +265,8 @@ class DecisionMade(StatedEvent):
     outcome: Outcome
     reasons: Codes = ()
 
-    def __post_init__(self) -> None:
-        shapes.check(self)
+    def check_rules(self) -> None:
+        """A denial has reasons, a permit has none."""
         if (self.outcome == "deny") != bool(self.reasons):
             raise FormatError("a denial has reasons, a permit has none")
 
@@ -352,6 +360,8 @@ def from_json(value: Any) -> Event:
     if cls is None:
         raise FormatError(f"the event type {str(kind)[:60]!r} is not in the catalogue")
     try:
-        return shapes.read(cls, {k: v for k, v in value.items() if k not in ("v", "type")})
+        event = shapes.read(cls, {k: v for k, v in value.items() if k not in ("v", "type")})
+        event.check_rules()
+        return event
     except FormatError as error:
         raise FormatError(f"{cls.TYPE}: {error.cause}") from None
