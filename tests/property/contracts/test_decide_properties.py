@@ -206,8 +206,8 @@ def end_the_term(pair: PAIR, draw: Draw) -> None:
 
 
 def withdraw_a_consent(pair: PAIR, draw: Draw) -> None:
-    subjects = pair[0]["node"]["consent"]["subjects"]
-    if subjects:
+    subjects = [record for record in pair[0]["node"]["consent"]["subjects"] if record.get("withdrawn") is None]
+    if subjects:  # a withdrawal is never moved to another instant
         draw(st.sampled_from(subjects))["withdrawn"] = draw(st.sampled_from([pair[0]["now"], "2027-02-01T00:00:00Z"]))
 
 
