@@ -63,7 +63,7 @@ def federation(root: Path) -> Iterator[Deployment]:
     results = root / "results"
     results.mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(HERE))
+        patch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
         with deployed(LinkHome(root / "link"), nodes, "probe_apps:app", settings={"results": str(results)}) as running:
             sessions = [process.pid for process in running.supervisor.processes.values()]
             yield running
