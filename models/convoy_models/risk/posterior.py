@@ -161,30 +161,38 @@ class Posterior:
         variance, slope = np.zeros_like(value), np.zeros((value.size, value.size))
         even = self._even(value)
         info = information(self.features, self.blocks, even, related)
+        visits = self._visits()
+        noise = np.array([seen.variance for seen in self._seen])
         for _ in range(3):
             moves = np.array([seen.point - self.theta for seen in self._seen])
             metric = info - np.outer(even, even) / even[self.blocks[0]].sum()
             pull = moves[:, :-1] @ metric / even[self.blocks[0]].sum()  # (T, p)
             spread = pull @ moves[:, :-1].T
             error = CARRY_ERROR**2 * spread + BEND_ERROR**2 * spread**2
-            for cell_slice, rows in self._visits():
-                cells = np.arange(cell_slice.start, cell_slice.stop)
-                shift = moves[rows, :-1] @ info[:, cells] + np.outer(moves[rows, -1], even[cells])
-                growth = np.expm1(np.clip(shift / even[cells], -1.5, 1.5)) * even[cells]
-                opened = np.array([self._seen[t].value[cells - self._seen[t].cells.start] for t in rows])
-                noise = np.array([self._seen[t].variance for t in rows])
-                for column, cell in enumerate(cells):
-                    weight = even[cell] ** 2
-                    cov = weight * (error[np.ix_(rows, rows)] + 1e-6 * np.eye(len(rows)))
-                    inverse = np.linalg.inv(cov + np.diag(noise))
-                    rest = opened[:, column] - growth[:, column]
-                    total = inverse.sum()
-                    value[cell] = inverse.sum(axis=0) @ rest / total
-                    variance[cell] = 1.0 / total
-                    slope[cell] = weight * CARRY_ERROR**2 * (inverse @ (rest - value[cell])) @ pull[rows]
+            for block, rows in visits:
+                mass = even[block]
+                shift = moves[rows, :-1] @ info[:, block] + np.outer(moves[rows, -1], mass)
+                growth = np.expm1(np.clip(shift / mass, -1.5, 1.5)) * mass
+                rest = self._opened(block, rows) - growth  # (T, cells)
+                kernel_of = error[np.ix_(rows, rows)] + 1e-6 * np.eye(len(rows))
+                spread_of = mass[:, None, None] ** 2 * kernel_of + np.diag(noise[rows])
+                inverse = np.linalg.inv(spread_of)  # (cells, T, T)
+                share = inverse.sum(axis=1)
+                variance[block] = 1.0 / share.sum(axis=1)
+                value[block] = variance[block] * (share * rest.T).sum(axis=1)
+                left = np.einsum("cst,tc->cs", inverse, rest - value[block])
+                slope[block] = (mass**2 * CARRY_ERROR**2)[:, None] * (left @ pull[rows])
             even = self._even(value)
             info = information(self.features, self.blocks, even, related)
         return _Carried(value, variance, even, info, slope)
+
+    def _opened(self, block: slice, rows: list[int]) -> Floats:
+        """Return the opened sums of a block, (len(rows), cells)."""
+        parts = []
+        for t in rows:
+            start = self._seen[t].cells.start
+            parts.append(self._seen[t].value[block.start - start : block.stop - start])
+        return np.array(parts)
 
     def _visits(self) -> list[tuple[slice, list[int]]]:
         """Return the blocks with the numbers of the opened sums that cover them."""

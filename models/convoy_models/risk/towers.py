@@ -22,6 +22,8 @@ from convoy_models.features import Block, encode_all, numeric
 from convoy_models.fixedpoint import FACTOR_BITS, Floats
 from convoy_models.plan import floor_cap, layout
 
+LARGEST_WEIGHT = 50.0
+"""A log factor beyond this is no price; the limit keeps the arithmetic finite."""
 Weights = Mapping[str, Sequence[float] | Floats]
 """Public log-scale weights by feature name, one number per knot or level."""
 
@@ -74,10 +76,7 @@ class Design:
 
     def dense(self, start: int = 0, stop: int | None = None) -> Floats:
         """Return rows ``start:stop`` as (rows, width) float64 in [0, 1]."""
-        parts = [
-            Block(b.name, b.width, b.low[start:stop], b.upper[start:stop]).dense()
-            for b in self.blocks
-        ]
+        parts = [Block(b.name, b.width, b.low[start:stop], b.upper[start:stop]).dense() for b in self.blocks]
         return np.concatenate(parts, axis=1)
 
     def factor(self, weights: Weights, exposure: Floats | None = None) -> Floats:
@@ -98,9 +97,7 @@ class Design:
         if exposure is not None:
             value = value * exposure
         grid = float(1 << FACTOR_BITS)
-        return np.minimum(
-            np.rint(np.minimum(value, floor_cap(self.tower)) * grid) / grid, floor_cap(self.tower)
-        )
+        return np.minimum(np.rint(np.minimum(value, floor_cap(self.tower)) * grid) / grid, floor_cap(self.tower))
 
     def sums(self, values: Floats, columns: tuple[int, int] | None = None) -> Floats:
         """Return ``dense().T @ values`` for a slice of columns that covers whole features. values:
@@ -113,9 +110,7 @@ class Design:
             place += block.width
         out = np.concatenate(parts) if parts else np.zeros(0)
         if out.size != stop - start:
-            raise WeightsRefused(
-                f"columns {start}:{stop} cut a feature of tower {self.tower.role!r} in two"
-            )
+            raise WeightsRefused(f"columns {start}:{stop} cut a feature of tower {self.tower.role!r} in two")
         return out
 
 
@@ -135,18 +130,24 @@ def check_weights(tower: Tower, weights: Weights) -> dict[str, Floats]:
     Raises:
         WeightsRefused: see ``Design.factor``.
     """
+    if not isinstance(weights, Mapping):
+        raise WeightsRefused(f"weights of tower {tower.role!r} are not a mapping of features")
     widths = {feature.name: feature.width for feature in tower.features}
-    faults = [f"unknown feature {name!r}" for name in sorted(set(weights) - set(widths))]
+    faults = [f"unknown feature {name!r}" for name in sorted(map(str, set(weights) - set(widths)))]
     out: dict[str, Floats] = {}
     for name, width in widths.items():
         if name not in weights:
             faults.append(f"feature {name!r} is missing")
             continue
-        array = np.asarray(weights[name], dtype=np.float64)
+        try:
+            array = np.asarray(weights[name], dtype=np.float64)
+        except (TypeError, ValueError, OverflowError):
+            faults.append(f"feature {name!r} has weights that are not numbers")
+            continue
         if array.shape != (width,):
             faults.append(f"feature {name!r} needs {width} weights")
-        elif not np.all(np.isfinite(array)):
-            faults.append(f"feature {name!r} has weights that are not finite")
+        elif not np.all(np.abs(array) <= LARGEST_WEIGHT):
+            faults.append(f"feature {name!r} has weights beyond {LARGEST_WEIGHT:g} or not finite")
         out[name] = array
     if faults:
         raise WeightsRefused(f"weights of tower {tower.role!r}: " + "; ".join(faults))
@@ -183,14 +184,10 @@ class Labels:
             faults.append("claims and exposure have different lengths")
         if np.any(claims < 0) or np.any(claims != np.rint(claims)):
             count = int(np.count_nonzero((claims < 0) | (claims != np.rint(claims))))
-            faults.append(
-                f"column {specification.claims!r} has {count} negative or fractional claim count(s)"
-            )
+            faults.append(f"column {specification.claims!r} has {count} negative or fractional claim count(s)")
         bad = int(np.count_nonzero((exposure <= 0) | (exposure > 10)))
         if bad:
-            faults.append(
-                f"column {specification.exposure!r} has {bad} value(s) outside (0, 10] years"
-            )
+            faults.append(f"column {specification.exposure!r} has {bad} value(s) outside (0, 10] years")
         if faults:
             raise LabelsRefused("; ".join(faults))
         return cls(claims.astype(np.int64), exposure)
