@@ -10,7 +10,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,15 +82,16 @@ def demo(home: Path, runtime: str, scenario: Scenario) -> Iterator[Outcome]:
         facts = json.loads(places.ready.read_text(encoding="utf-8"))
         contracts, drivers, seed = facts["contracts"], facts["drivers"], facts["seed"]
 
-        step = bars.add_task(f"Start {runtime} federation: 6 nodes", total=1, note="")
+        step = bars.add_task(f"Start ({runtime})", total=1, note="")
         launch = runtimes.embedded if runtime == "embedded" else runtimes.superlink
         with launch(places, url) as federation:
             bars.update(step, completed=1)
+            budget = show.Budget(bars, figures.epsilon_figures(places))
             started = time.monotonic()
             runs, seconds = {}, {"start": started - begun}
             for kind in (agreements.RISK, agreements.RECOMMENDATION):
                 before = time.monotonic()
-                runs[kind] = _train(kind, contracts[kind], api, federation, places, bars)
+                runs[kind] = _train(kind, contracts[kind], api, federation, places, bars, budget)
                 seconds[kind] = time.monotonic() - before
         summary = _judge(places, api, runs, contracts, drivers, seed, bars)
         seconds["total"] = time.monotonic() - begun
@@ -102,7 +103,7 @@ def demo(home: Path, runtime: str, scenario: Scenario) -> Iterator[Outcome]:
 
 
 def _found(places: Places, api: Api, scenario: Scenario, bars: Progress) -> None:
-    step = bars.add_task("Generate drivers, make six nodes with their own keys", total=1, note="")
+    step = bars.add_task("Six nodes, keys, consents", total=1, note="")
     founding.found(places, scenario, api, lambda what: bars.update(step, note=what))
     bars.update(step, completed=1)
 
@@ -120,7 +121,8 @@ def _train(kind: str, digest: str, api: Api, federation: Runtime, places: Places
     deadline = time.monotonic() + RUN_LIMIT_S
     while time.monotonic() < deadline:
         run = api.get(f"/v1/runs/{uid}")
-        _show_progress(bars, step, run, lambda: show.epsilon_note(figures.epsilon_figures(places)))
+        _show_progress(bars, step, run)
+        budget.update(figures.epsilon_figures(places))
         if run["state"] in ENDED:
             break
         time.sleep(0.3)
@@ -131,13 +133,13 @@ def _train(kind: str, digest: str, api: Api, federation: Runtime, places: Places
     return dict(run)
 
 
-def _show_progress(bars: Progress, step: Any, run: Mapping[str, Any], epsilon: Callable[[], str]) -> None:
+def _show_progress(bars: Progress, step: Any, run: Mapping[str, Any]) -> None:
     facts = run["progress"]
     done, total = facts.get("done", 0), facts.get("total", 1)
     if run["state"] in ENDED:
-        bars.update(step, completed=total, total=total, note=f"{run['state']}  eps {epsilon()}")
+        bars.update(step, completed=total, total=total, note=run["state"])
     else:
-        note = f"query {done}/{total}  eps {epsilon()}" if "total" in facts else str(facts.get("step", "authorise"))
+        note = f"query {done} of {total}" if "total" in facts else str(facts.get("step", "authorise"))
         bars.update(step, completed=done, total=total, note=note)
 
 
@@ -145,7 +147,7 @@ def _judge(
     places: Places, api: Api, runs: Mapping[str, Mapping[str, Any]], contracts: Mapping[str, str], drivers: int, seed: int,
     bars: Progress,
 ) -> dict[str, Any]:  # fmt: skip
-    step = bars.add_task("Judge on held-out drivers, verify the log offline", total=3, note="risk")
+    step = bars.add_task("Judge and verify", total=3, note="risk")
     training, holdout = generate(drivers, seed), generate(max(drivers, HOLDOUT_DRIVERS), HOLDOUT_SEED)
     bundles = {kind: figures.load_release(places, str(run["uid"]), kind, contracts[kind]) for kind, run in runs.items()}
     risk = figures.risk_figures(bundles[agreements.RISK], training, holdout)

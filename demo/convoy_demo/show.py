@@ -18,7 +18,7 @@ def progress() -> Progress:
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=28),
+        BarColumn(bar_width=20),
         TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
         console=console,
@@ -26,9 +26,22 @@ def progress() -> Progress:
     )
 
 
-def epsilon_note(figures: Mapping[str, Mapping[str, float]]) -> str:
-    """Return epsilon spent / allowed per party on one line."""
-    return "  ".join(f"{party} {e['spent']:.2f}/{e['allowed']:.0f}" for party, e in figures.items())
+class Budget:
+    """One bar a party: epsilon spent of what is allowed, per person, from the party's own ledger."""
+
+    def __init__(self, bars: Progress, figures: Mapping[str, Mapping[str, float]]) -> None:
+        self._bars = bars
+        self._tasks = {
+            party: bars.add_task(f"  epsilon {party}", total=epsilon["allowed"], note="")
+            for party, epsilon in figures.items()
+        }
+        self.update(figures)
+
+    def update(self, figures: Mapping[str, Mapping[str, float]]) -> None:
+        """Show new figures."""
+        for party, epsilon in figures.items():
+            spent, allowed = epsilon["spent"], epsilon["allowed"]
+            self._bars.update(self._tasks[party], completed=spent, note=f"{spent:.2f} of {allowed:.0f}")
 
 
 def result(summary: Mapping[str, Any]) -> None:
