@@ -5,7 +5,6 @@ The only module of this package outside ``flower/`` that imports flwr.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,12 +12,8 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from convoy_models.errors import ModelsError
-from convoy_models.messages import Payload
 from convoy_node.flower.records import from_record, to_record
-from convoy_node.home import open_log
 from convoy_node.runtime import NodeRuntime
-
-log = logging.getLogger(__name__)
 
 
 def make_client_app(runtime: NodeRuntime) -> ClientApp:
@@ -31,7 +26,6 @@ def make_client_app(runtime: NodeRuntime) -> ClientApp:
 
 def create(home: Path) -> ClientApp:
     """Open a node's folder and return its ClientApp; what the warm worker of a SuperNode calls."""
-    open_log(home)
     return make_client_app(NodeRuntime(home))
 
 
@@ -40,15 +34,7 @@ def _answer(runtime: NodeRuntime, action: str) -> Callable[[Message, Context], M
         try:
             reply = runtime.handle(action, from_record(message.content))
         except ModelsError as error:
-            log.warning("action %s: unreadable message, %s", action, error.code)
-            cause = {
-                "code": error.code,
-                "party": runtime.party,
-                "cause": "unreadable message",
-                "fix": "",
-                "reasons": [],
-            }
-            reply = Payload({"refused": cause})
+            reply = runtime.refuse(action, error)
         return Message(to_record(reply), reply_to=message)
 
     return answer

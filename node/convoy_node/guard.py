@@ -13,6 +13,7 @@ taken as the catalogue, and each of those parties checks its own.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,7 +21,7 @@ from typing import Any
 
 from convoy_audit.errors import AuditError
 from convoy_audit.events import RunAuthorised
-from convoy_audit.evidence import Evidence, verify_evidence
+from convoy_audit.evidence import Evidence, VerifiedEntry, verify_evidence
 from convoy_audit.note import Verifier
 from convoy_audit.policy import Policy
 from convoy_contracts.decide import Decision, decide
@@ -32,9 +33,12 @@ from convoy_contracts.vocabulary import VOCABULARY
 from convoy_models.plan import Plan
 from convoy_models.plan_digest import plan_digest
 from convoy_node.errors import ActionRefused
+from convoy_node.ledger_view import BudgetStatement
 
 DATA_BOUND = frozenset({"COHORT_TOO_SMALL"})
 """Reasons that only a node with persons can judge."""
+DRIFT_S = 300
+"""Seconds by which this node's clock may differ from the median of the witnesses' clocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ class Standing:
     keys: Mapping[str, Mapping[str, Any]]
     catalogue: Mapping[str, Mapping[str, Any]]
     subjects: Sequence[Mapping[str, Any]]
-    budget: Mapping[str, Mapping[str, int]]
+    budget: Mapping[str, BudgetStatement]
     asset_cap: Mapping[str, int]
     memory: Mapping[str, Any]
     duties: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
@@ -128,11 +132,11 @@ def judge(given: Mapping[str, Any], *, holds_persons: bool) -> Decision:
 
 def check_evidence(
     ask: Ask, contract: Contract, plan: Plan, policy: Policy, own: Sequence[Verifier], party: str
-) -> None:
-    """Check that the log, cosigned by a quorum with this node in it, holds the authorisation of this very run.
+) -> VerifiedEntry:
+    """Check that the log, cosigned by a quorum with this node in it, holds the authorisation of this very run; return it.
 
     Raises:
-        ActionRefused: ``EVIDENCE_REFUSED`` with what is wrong, or ``EVIDENCE_OF_ANOTHER_RUN``.
+        ActionRefused: with the code of ``convoy_audit``, or ``EVIDENCE_OF_ANOTHER_RUN``.
     """
     try:
         entry = verify_evidence(Evidence.from_json(ask.evidence), policy, require=own)
@@ -140,8 +144,8 @@ def check_evidence(
         raise ActionRefused(
             f"the run's authorisation is not proven: {error.cause}.",
             party=party,
-            code=str(getattr(error, "code", "") or "EVIDENCE_REFUSED"),
-            fix="The coordinator must log the authorisation and have the checkpoint cosigned, by this node too.",
+            code=error.code,
+            fix=error.fix,
         ) from error
     event = entry.event
     expected = {
@@ -164,6 +168,13 @@ def check_evidence(
             code="EVIDENCE_OF_ANOTHER_RUN",
             fix="Authorise this run, contract, request and plan in the log.",
         )
+    return entry
+
+
+def is_clock_near(now: datetime, entry: VerifiedEntry) -> bool:
+    """Whether this node's clock agrees with the clocks of those who have just cosigned, within ``DRIFT_S``."""
+    times = entry.checkpoint.standing.times_s
+    return not times or abs(statistics.median(times) - now.timestamp()) <= DRIFT_S
 
 
 def request_scope(request: Mapping[str, Any], party: str) -> str:

@@ -5,14 +5,11 @@ keys/                           private keys (``identity``)
 ledger.db  register.db  node.db privacy ledger, consents, memory of requests
 witness/                        the last checkpoint of the log, and alarms
 contracts/                      what this node has signed (``setup.sign_contract``)
-log/node.log                    the node's own log; never row data
+log/node.jsonl                  the node's own log (``journal``); never row data
 """
 
 from __future__ import annotations
 
-import logging
-import logging.handlers
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,7 +21,7 @@ from convoy_audit.witness import Witness
 from convoy_audit.witness_store import FileWitnessStore
 from convoy_contracts.document import Contract
 from convoy_node import setup
-from convoy_node.errors import ActionRefused, HomeRefused
+from convoy_node.errors import ActionRefused
 from convoy_node.identity import Identity
 from convoy_node.ledger import Ledger
 from convoy_node.memory import Memory
@@ -32,7 +29,6 @@ from convoy_node.register import Register
 from convoy_node.settings import Settings
 
 LEDGER, REGISTER, MEMORY = "ledger.db", "register.db", "node.db"
-LOG_BYTES, LOG_FILES = 5_000_000, 3
 
 
 @dataclass(slots=True)
@@ -106,20 +102,3 @@ class NodeHome:
         return make_policy(
             self.settings.log_keys, {own[0].name: [k.vkey for k in own] for own in names.values()}
         )  # fmt: skip
-
-
-def open_log(path: Path, level: int = logging.INFO) -> None:
-    """Send this process's log to the folder's log file, rotated; created 0600."""
-    folder = path / "log"
-    if not path.is_dir():
-        raise HomeRefused(f"there is no folder {path.name!r}.")
-    folder.mkdir(mode=0o700, exist_ok=True)
-    handler = logging.handlers.RotatingFileHandler(
-        folder / "node.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8"
-    )
-    os.chmod(folder / "node.log", 0o600)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    root = logging.getLogger("convoy_node")
-    root.addHandler(handler)
-    root.setLevel(level)
-    root.propagate = False

@@ -40,13 +40,13 @@ class Part(Protocol):
     def aligned(self, peer: str, rows: npt.NDArray[np.int64]) -> Floats | None:
         """Keep the common rows with a peer; return the matrix to hold towards it, if any."""
 
-    def factors(self, query: PlannedQuery, weights: Mapping[str, Any]) -> tuple[dict[str, Floats], float]:
+    def factors(self, query: PlannedQuery, weights: object) -> tuple[dict[str, Floats], float]:
         """Return own factor by peer, and its cap, for ``open``."""
 
     def vectors(self, query: PlannedQuery) -> tuple[dict[str, Floats], float]:
         """Return own vectors by peer, and the cap of an entry, for ``share`` of a DOT query."""
 
-    def local(self, query: PlannedQuery, weights: Mapping[str, Any]) -> Floats:
+    def local(self, query: PlannedQuery, weights: object) -> Floats:
         """Return own clipped sum of a LOCAL query."""
 
 
@@ -109,9 +109,9 @@ class _Insurer:
         )
         return self._joint[peer][0].dense()
 
-    def factors(self, query: PlannedQuery, weights: Mapping[str, Any]) -> tuple[dict[str, Floats], float]:
+    def factors(self, query: PlannedQuery, weights: object) -> tuple[dict[str, Floats], float]:
         made = {
-            peer: design.factor(weights["insurer"], labels.exposure_years)
+            peer: design.factor(tower_weights(weights, "insurer"), labels.exposure_years)
             for peer, (design, labels) in self._joint.items()
         }
         return made, floor_cap(self._tower)
@@ -120,7 +120,7 @@ class _Insurer:
         cap = self._spec.claimCap
         return {peer: labels.capped(cap) for peer, (_, labels) in self._joint.items()}, float(cap)
 
-    def local(self, query: PlannedQuery, weights: Mapping[str, Any]) -> Floats:
+    def local(self, query: PlannedQuery, weights: object) -> Floats:
         rest = [self._rest] if self._rest is not None else []
         parts = list(self._joint.values()) if query.cohort == "joint" else rest
         total = np.zeros(query.size)
@@ -128,7 +128,7 @@ class _Insurer:
             if query.purpose == "labels":
                 values = labels.capped(self._spec.claimCap)
             else:
-                values = design.factor(weights["insurer"], labels.exposure_years)
+                values = design.factor(tower_weights(weights, "insurer"), labels.exposure_years)
             total = total + design.sums(values, query.columns)
         return total
 
@@ -152,14 +152,14 @@ class _Oem:
         self._joint[peer] = take(self._own.pop(peer), rows)
         return self._joint[peer].dense()
 
-    def factors(self, query: PlannedQuery, weights: Mapping[str, Any]) -> tuple[dict[str, Floats], float]:
-        made = {peer: design.factor(weights["oem"]) for peer, design in self._joint.items()}
+    def factors(self, query: PlannedQuery, weights: object) -> tuple[dict[str, Floats], float]:
+        made = {peer: design.factor(tower_weights(weights, "oem")) for peer, design in self._joint.items()}
         return made, floor_cap(self._tower)
 
     def vectors(self, query: PlannedQuery) -> tuple[dict[str, Floats], float]:
         raise ActionRefused(f"query {query.id} has no vector at the OEM.", code="QUERY_WITHOUT_PART")
 
-    def local(self, query: PlannedQuery, weights: Mapping[str, Any]) -> Floats:
+    def local(self, query: PlannedQuery, weights: object) -> Floats:
         raise ActionRefused(f"query {query.id} has no local sum at the OEM.", code="QUERY_WITHOUT_PART")
 
 
@@ -186,13 +186,13 @@ class _Offers:
         self._joint[peer] = self._own.pop(peer)[rows]
         return self._joint[peer] if self._role == "oem" else None
 
-    def factors(self, query: PlannedQuery, weights: Mapping[str, Any]) -> tuple[dict[str, Floats], float]:
+    def factors(self, query: PlannedQuery, weights: object) -> tuple[dict[str, Floats], float]:
         raise ActionRefused(f"query {query.id} has no factors.", code="QUERY_WITHOUT_PART")
 
     def vectors(self, query: PlannedQuery) -> tuple[dict[str, Floats], float]:
         return dict(self._joint), float(self._spec.historyNorm)
 
-    def local(self, query: PlannedQuery, weights: Mapping[str, Any]) -> Floats:
+    def local(self, query: PlannedQuery, weights: object) -> Floats:
         total = np.zeros(query.size)
         for rows in self._joint.values():
             total = total + second_moments(rows)
@@ -212,3 +212,36 @@ def take(design: Design, rows: npt.NDArray[np.int64]) -> Design:
 def queries_of(plan: Plan, party: str) -> tuple[PlannedQuery, ...]:
     """Return the planned queries that a party answers."""
     return tuple(query for query in plan.queries if party in query.participants)
+
+
+def charged_to(plan: Plan, party: str) -> tuple[PlannedQuery, ...]:
+    """Return the planned queries that a party's persons pay for: those it answers, and every query over the joint cohort.
+
+    A person is in the joint cohort because both holders have that person's link. So a party's records decide about sums that
+    it takes no part in (label sums at the insurers, the item Gram matrix at the charging operator), and removing a person's
+    records at this party changes them by at most their clip.
+    """
+    mine = queries_of(plan, party)
+    is_joint = any(query.cohort == "joint" for query in mine)
+    return tuple(
+        query for query in plan.queries if party in query.participants or (is_joint and query.cohort == "joint")
+    )
+
+
+def tower_weights(weights: object, role: str) -> Mapping[str, Sequence[float]]:
+    """Return the public weights of one tower from a message.
+
+    Raises:
+        ActionRefused: not lists of numbers by feature.
+    """
+    tower = weights.get(role) if isinstance(weights, Mapping) else None
+    if not isinstance(tower, Mapping) or not all(
+        isinstance(name, str) and isinstance(values, list) and all(type(value) in (int, float) for value in values)
+        for name, values in tower.items()
+    ):
+        raise ActionRefused(
+            f"the weights of the {role} tower are not lists of numbers by feature.",
+            code="WEIGHTS_REFUSED",
+            fix="Ask with one finite weight per knot or level of every feature of the tower.",
+        )
+    return tower

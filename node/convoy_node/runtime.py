@@ -3,65 +3,57 @@
 ``NodeRuntime.handle(action, payload)`` never raises: a refusal is a payload with code, party, cause and fix, free of row
 values, ids and exception texts; the diagnostic goes to the node's own log. The order inside an action is the promise:
 evidence before decision, decision before data are read, reservation before the first answer, ``decide(release)`` and a durable
-spend before every share that leaves.
+spend before anything that depends on a person leaves.
+
+A node works on one run of a contract at a time: a newer round that the log has authorised settles an older one that was left
+open. After a restart the masks of an open run are gone, on purpose; it is settled then, with a statement.
 """
 
 from __future__ import annotations
 
-import logging
-import secrets
+import re
+import sqlite3
 import threading
 import time
 from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
+from convoy_audit.canonical import is_digest
 from convoy_audit.errors import AuditError, WitnessRefusal
-from convoy_audit.events import DecisionMade, RunSettled, StatedEvent
+from convoy_audit.events import DecisionMade, StatedEvent
 from convoy_audit.statement import sign_statement
-from convoy_contracts.canonical import unb64u
-from convoy_contracts.document import Contract
+from convoy_contracts.decide import Decision
 from convoy_contracts.errors import ContractsError
-from convoy_contracts.instants import timestamp
-from convoy_contracts.roles import roles_of
-from convoy_models import accounting
 from convoy_models.errors import ModelsError
-from convoy_models.masks import PairKeys
 from convoy_models.messages import PROTOCOL_VERSION, Payload
 from convoy_models.noise import DiscreteGaussian, NoiseSource
-from convoy_models.plan import Plan, PlannedQuery, plan
-from convoy_models.sums import DealerSession, PartySession
-from convoy_node import dataset, guard
+from convoy_models.plan import PlannedQuery
+from convoy_models.sums import PartySession
+from convoy_node import guard
+from convoy_node.admission import Admission, Case, Run
 from convoy_node.errors import ActionRefused, NodeError
 from convoy_node.home import NodeHome
-from convoy_node.ledger import Charge, charge_units
-from convoy_node.rounds import Part, make_part, queries_of
+from convoy_node.journal import Journal
+from convoy_node.memory import KnownRun
+from convoy_node.rounds import Part, queries_of
+from convoy_node.settlement import settled
 
-log = logging.getLogger(__name__)
-BUCKET = 50
+BUCKET: Final = 50
 """Row counts leave the node only in buckets of this size, rounded down."""
+ACTIONS: Final = (
+    "hello", "witness", "statements", "authorise", "align", "matrix", "deal", "open", "share", "close", "finish", "abort",
+)  # fmt: skip
+_CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{1,63}")
+_INSIDE = (
+    OSError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RuntimeError, MemoryError, sqlite3.Error,
+)  # fmt: skip
+"""What a fault of the program, the disk or a library raises; told to nobody but the node's own log."""
 Clock = Callable[[], datetime]
-
-
-@dataclass(slots=True)
-class Run:
-    """One authorised run at this node."""
-
-    ask: guard.Ask
-    contract: Contract
-    plan: Plan
-    role: str
-    trustee: str | None
-    budget: Mapping[str, Mapping[str, int]]
-    asset_cap: Mapping[str, int]
-    part: Part | None
-    session: PartySession | None
-    dealer: DealerSession | None
-    aligned: bool = False
 
 
 def utc_now() -> datetime:
@@ -76,65 +68,77 @@ class NodeRuntime:
         home: the node's folder.
         noise: another source of noise, for tests; never chosen by configuration or by a message.
         clock: returns the present instant, aware.
+
+    Raises:
+        NodeError: settings, keys or files that cannot be used; another process holds the ledger.
     """
 
     def __init__(self, home: Path, *, noise: NoiseSource | None = None, clock: Clock = utc_now) -> None:
         self.home = NodeHome.open(home, clock=clock)
         self.party = self.home.settings.party
-        self._noise = noise or DiscreteGaussian()
+        self.journal = Journal(home / "log", clock)
         self._clock = clock
         self._guard = threading.Lock()
+        self._admission = Admission(self.home, noise or DiscreteGaussian(), clock)
         self._runs: dict[str, Run] = {}
         self._actions: dict[str, Callable[[Payload], Payload]] = {
-            "hello": self._hello,
-            "witness": self._witness,
-            "authorise": self._authorise,
-            "align": self._align,
-            "matrix": self._matrix,
-            "deal": self._deal,
-            "open": self._open,
-            "share": self._share,
-            "close": self._close,
-            "finish": self._finish,
-            "abort": self._abort,
+            action: getattr(self, f"_{action}") for action in ACTIONS
         }
+        # The ledger has released what the last process left open; now the log shall learn of it.
+        for known in self.home.memory.open_runs():
+            self._settle(known, "aborted", None, "NODE_RESTARTED")
+        self.journal.note("started", party=self.party, role=self.home.settings.role)
 
     @property
     def actions(self) -> tuple[str, ...]:
         """The actions that this node answers."""
-        return tuple(self._actions)
+        return ACTIONS
 
     def close(self) -> None:
-        """Close the node's files; open reservations are settled at the next start."""
+        """Close the node's files; open runs are settled at the next start."""
+        self.journal.note("stopped")
         self.home.close()
 
     def handle(self, action: str, payload: Payload) -> Payload:
         """Answer one message; one at a time."""
         started = time.monotonic()
+        answered = self._actions.get(action)
         try:
+            if answered is None:
+                raise ActionRefused("there is no such action.", code="ACTION_UNKNOWN")
             with self._guard:
-                answer = self._actions[action](payload)
-        except KeyError:
-            return self._refuse(action, ActionRefused(f"there is no action {action[:40]!r}.", code="ACTION_UNKNOWN"))
-        except NodeError as error:
-            return self._refuse(action, error)
-        except (ModelsError, ContractsError, AuditError) as error:
-            return self._refuse(action, error)
-        except (OSError, ValueError, TypeError, ArithmeticError, LookupError) as error:
-            reference = secrets.token_hex(4)
-            log.exception("action %s failed, reference %s", action, reference)
-            return self._refuse(
-                action,
-                ActionRefused(
-                    f"the node failed inside ({type(error).__name__}, reference {reference}).",
-                    code="NODE_FAILED",
-                    fix="The node's operator finds the diagnostic in its log under this reference.",
-                ),
+                answer = answered(payload)
+        except (NodeError, ModelsError, ContractsError, AuditError) as error:
+            return self.refuse(action, error)
+        except _INSIDE as error:
+            reference = self.journal.failure("failed", error, action=action)
+            fault = ActionRefused(
+                f"the node failed inside (reference {reference}).",
+                code="NODE_FAILED",
+                fix="The node's operator finds the diagnostic in its log under this reference.",
             )
-        log.info("action %s answered in %.0f ms", action, (time.monotonic() - started) * 1e3)
+            return self.refuse(action, fault)
+        self.journal.note("answered", action=action, ms=round((time.monotonic() - started) * 1e3))
         return answer
 
-    # Before a run ----------------------------------------------------------------------------------------------------
+    def refuse(self, action: str, error: NodeError | ModelsError | ContractsError | AuditError) -> Payload:
+        """Return an error as what the other parties may read about it."""
+        reasons = error.reasons if isinstance(error, NodeError) else getattr(error, "problems", ())
+        refusal: dict[str, Any] = {
+            "code": error.code,
+            "party": getattr(error, "party", None) or self.party,
+            "cause": error.cause,
+            "fix": error.fix,
+            "reasons": [str(reason) for reason in reasons],
+        }
+        if isinstance(error, WitnessRefusal):
+            refusal["size"] = error.size
+        self.journal.note("refused", action=action if action in ACTIONS else "?", code=error.code)
+        if error.__cause__ is not None:
+            self.journal.failure("refused because of", error.__cause__)
+        return Payload({"refused": refusal})
+
+    # Before a run --------------------------------------------------------------------------------------------------------
 
     def _hello(self, _payload: Payload) -> Payload:
         return Payload(
@@ -149,244 +153,97 @@ class NodeRuntime:
         )
 
     def _witness(self, payload: Payload) -> Payload:
-        data = payload.data
-        note = str(data.get("checkpoint", "")).encode()
-        proof = [b64decode(node) for node in data.get("proof", ())]
+        note, proof = payload.data.get("checkpoint"), payload.data.get("proof")
+        if not isinstance(note, str) or not isinstance(proof, list) or not all(isinstance(node, str) for node in proof):
+            raise _malformed("checkpoint or proof")
         try:
-            cosigned = self.home.witness.add_checkpoint(
-                note, int(data.get("oldSize", 0)), proof, int(self._clock().timestamp())
-            )
-        except WitnessRefusal as refusal:
-            log.error("witness: %s", refusal.cause)
-            raise
+            hashes = [b64decode(node, validate=True) for node in proof]
+        except Base64Error as error:
+            raise _malformed("proof") from error
+        time_s = int(self._clock().timestamp())
+        cosigned = self.home.witness.add_checkpoint(note.encode(), _number(payload, "oldSize"), hashes, time_s)
         return Payload({"cosignatures": cosigned.lines, "size": cosigned.size})
+
+    def _statements(self, payload: Payload) -> Payload:
+        after = _number(payload, "after")
+        return Payload({"statements": [b64encode(raw).decode() for raw in self.home.memory.statements(after)]})
 
     def _authorise(self, payload: Payload) -> Payload:
         ask = guard.Ask.read(payload.data, self.party)
         if ask.run in self._runs:
             raise ActionRefused(f"run {ask.run} is authorised already.", party=self.party, code="REQUEST_REPLAYED")
-        # 1. The contract's bytes, and that this node itself has signed it.
-        contract = Contract.parse(ask.text)
-        if contract.digest not in self.home.contracts():
-            raise ActionRefused(
-                f"this node has not signed contract {contract.digest[:23]}….",
-                party=self.party,
-                code="CONTRACT_NOT_SIGNED_HERE",
-                fix="Sign it with `convoy-node sign`, or ask under the contract that was signed.",
-            )
-        planned, specification = self._plan_of(ask, contract)
-        # 2. The log knows this very run, and this node has cosigned that.
-        guard.check_evidence(
-            ask, contract, planned, self.home.policy(contract), self.home.witness.verifiers, self.party
-        )
-        # 3. The decision, before any data are read.
-        role = self.home.settings.role
-        holds = role != "trustee"
-        mine = queries_of(planned, self.party)
-        standing = self._standing(contract, mine, ask.request)
-        given = guard.world(ask, ask.request, standing, contract)
-        decision = guard.judge(given, holds_persons=holds)
-        self.home.memory.remember_nonce(str(ask.request.get("nonce", "")))
+        case = self._admission.examine(ask)
+        for older in self.home.memory.open_runs(contract=case.contract.uid):
+            self._settle(older, "aborted", None, "NEWER_ROUND")
+        decision = self._admission.decide(case)
+        self.journal.note("decided", run=ask.run, phase="authorise", reasons=list(decision.reasons))
         if not decision.allow:
-            log.warning("run %s: deny, %s", ask.run, ", ".join(decision.reasons))
-            return self._decided(ask, contract, decision.reasons, decision.obligations, rows=0)
-        scope = guard.request_scope(ask.request, self.party)
-        self.home.memory.remember_authorisation(contract.uid, int(ask.request["round"]), timestamp(standing.now), scope)
-        # 4. Data, all faults at once; then the ledger. If we die between the two, the round is used up, nothing is spent.
-        run = self._begin(ask, contract, planned, specification, standing, mine)
+            return self._decided(case, decision, 0)
+        run = self._admission.begin(case)
         self._runs[ask.run] = run
         rows = sum(map(len, run.part.links.values())) if run.part is not None else 0
-        return self._decided(ask, contract, (), decision.obligations, rows=rows)
+        return self._decided(case, decision, rows)
 
-    def _plan_of(self, ask: guard.Ask, contract: Contract) -> tuple[Plan, Any]:
-        wanted = ask.request.get("algorithm")
-        name = wanted.get("id") if isinstance(wanted, Mapping) else None
-        entry = next((a for a in contract.algorithms if a.id == name), None)
-        if entry is None or entry.specification is None:
-            raise ActionRefused(
-                "the contract has no such algorithm with a specification.", party=self.party, code="ALGORITHM_UNKNOWN"
-            )
-        return plan(entry.specification, roles_of(contract)), entry.specification
+    def _decided(self, case: Case, decision: Decision, rows: int) -> Payload:
+        self._state(_decision_made(case, decision, "authorise", self.party, self._clock()))
+        return self._with_statements({"decision": decision.as_json(), "rows": rows // BUCKET * BUCKET})
 
-    def _standing(
-        self, contract: Contract, mine: tuple[PlannedQuery, ...], asked_for: Mapping[str, Any]
-    ) -> guard.Standing:
-        home = self.home
-        now = self._clock()
-        budget: dict[str, Any] = {}
-        caps: dict[str, int] = {}
-        own = home.own_asset(contract)
-        if own is not None and mine and own in contract.privacy:
-            asset, agreed = own, contract.privacy[own]
-            delta = agreed.deltaNano / 1e9
-            request = accounting.mu2_of_units(charge_units(_charges(mine)))
-            stated = asked_for.get("epsilonMicro")
-            epsilon = stated.get(asset) if isinstance(stated, Mapping) else None
-            asked = epsilon if type(epsilon) is int and epsilon > 0 else agreed.perRoundMicro
-            budget[asset] = home.ledger.statement(asset, contract.uid, asked, request, delta)
-            caps[asset] = home.ledger.stated_asset_cap_micro(
-                asset, contract.uid, now.year, home.settings.asset_year_cap_micro, request, delta
-            )
-        return self._world_now(contract, now, budget, caps)
-
-    def _world_now(
-        self, contract: Contract, now: datetime, budget: Mapping[str, Mapping[str, int]], caps: Mapping[str, int]
-    ) -> guard.Standing:
-        home = self.home
-        return guard.Standing(
-            now=now,
-            keys=home.settings.world_keys(),
-            catalogue=home.settings.catalogue(),
-            subjects=home.register.subjects(contract.uid),
-            budget=budget,
-            asset_cap=caps,
-            memory=home.memory.world(contract.uid),
-        )
-
-    def _begin(
-        self, ask: guard.Ask, contract: Contract, planned: Plan, specification: Any, standing: guard.Standing,
-        mine: tuple[PlannedQuery, ...],
-    ) -> Run:  # fmt: skip
-        settings = self.home.settings
-        own = self.home.own_asset(contract)
-        roles = roles_of(contract)
-        trustee = next(iter(roles.get("trustee", ())), None)
-        keys = self._pair_keys(contract)
-        part, session, dealer = None, None, None
-        if settings.role == "trustee":
-            dealer = DealerSession(ask.run, ask.attempt, keys)
-        elif mine and own is not None:
-            part = self._part(ask, contract, own, specification, standing)
-            peers = sorted({p for q in mine if q.kind != "LOCAL" for p in _counterparts(q, self.party)})
-            session = PartySession(
-                ask.run, ask.attempt, keys, peers=peers, trustee=trustee if peers else None, noise=self._noise
-            )
-            agreed = contract.privacy[own]
-            self.home.ledger.reserve(
-                ask.run,
-                ask.attempt,
-                contract.uid,
-                own,
-                standing.now.year,
-                agreed.deltaNano / 1e9,
-                _charges(mine),
-                contract_cap_micro=agreed.totalMicro,
-                asset_cap_micro=settings.asset_year_cap_micro,
-            )
-        return Run(
-            ask, contract, planned, settings.role, trustee, standing.budget, standing.asset_cap, part, session, dealer
-        )  # fmt: skip
-
-    def _part(
-        self, ask: guard.Ask, contract: Contract, asset: str, specification: Any, standing: guard.Standing
-    ) -> Part:
-        settings, request = self.home.settings, ask.request
-        wanted = dataset.expected_columns(specification, settings.role)
-        asked = set(request.get("fields", {}).get(asset, ()))
-        missing = sorted({column.name for column in wanted} - asked)
-        if missing:
-            raise ActionRefused(
-                f"the request leaves out fields that the model reads: {', '.join(missing)}.",
-                party=self.party,
-                code="FIELDS_INCOMPLETE",
-                fix="Ask for every field of the specification.",
-            )
-        row = contract.schedule(asset)
-        sensitive = {f.name for f in row.fields if f.sensitive} if row else set()
-        cohort = self.home.register.cohort(
-            contract.uid,
-            purpose=str(request["purpose"]),
-            recipients=list(request["recipients"]),
-            notices=contract.consent.notices,
-            now=standing.now,
-            sensitive=bool(sensitive & asked),
-        )
-        log.info("run %s: %d persons count", ask.run, cohort.size)
-        if settings.data is None:
-            raise ActionRefused("node.toml names no data.", party=self.party, code="DATA_MISSING")
-        persons = {*cohort.solo, *(local for ids in cohort.links.values() for local, _ in ids)}
-        table = dataset.PersonTable.load(
-            settings.data, wanted, self.party, person_column=settings.person_column, persons=persons
-        )
-        links = {peer: [pair for pair in ids if pair[0] in table] for peer, ids in cohort.links.items()}
-        solo = [local for local in cohort.solo if local in table]
-        return make_part(specification, settings.role, links, solo, table)
-
-    def _pair_keys(self, contract: Contract) -> PairKeys:
-        pinned = {p.id: unb64u(p.maskKey.x) for p in contract.parties if p.maskKey is not None}
-        own = self.home.identity.mask.public_key().public_bytes_raw()
-        if pinned.get(self.party) != own:
-            raise ActionRefused(
-                "the contract pins another mask key for this node.",
-                party=self.party,
-                code="MASK_KEY_MISMATCH",
-                fix="Agree a new version with the node's present key.",
-            )
-        peers = {party: key for party, key in pinned.items() if party != self.party}
-        return PairKeys(self.party, self.home.identity.mask, peers, contract.digest)
-
-    def _decided(
-        self, ask: guard.Ask, contract: Contract, reasons: tuple[str, ...], obligations: tuple[str, ...], rows: int
-    ) -> Payload:
-        event = DecisionMade(
-            at=self._clock(),
-            party=self.party,
-            run=ask.run,
-            contract=contract.digest,
-            phase="authorise",
-            scope=guard.request_scope(ask.request, self.party),
-            outcome="deny" if reasons else "allow",
-            reasons=reasons,
-        )
-        return Payload(
-            {
-                "decision": {"allow": not reasons, "reasons": list(reasons), "obligations": list(obligations)},
-                "statement": self._state(event),
-                "rows": rows // BUCKET * BUCKET,
-            }
-        )
-
-    def _state(self, event: StatedEvent) -> str:
-        raw = self.home.memory.state(
-            lambda number, previous: sign_statement(
-                event, number=number, previous=previous, seed=self.home.identity.identity_seed
-            )
-        )
-        return b64encode(raw).decode()
-
-    # In a run ----------------------------------------------------------------------------------------------------------
+    # In a run ------------------------------------------------------------------------------------------------------------
 
     def _align(self, payload: Payload) -> Payload:
         run = self._run(payload)
-        session, part = self._working(run)
+        session, part = _working(run)
         blobs: dict[str, bytes] = {}
         for peer, ids in part.links.items():
             blobs |= session.links(peer, ids)
+        self._may_release(run)
+        answered = queries_of(run.case.plan, self.party)
+        for query in run.case.charged:
+            if query not in answered:
+                # Others answer it about the joint cohort, which these links bring about: spent before they leave.
+                self.home.ledger.spend(run.known.run, query.id, run.known.attempt)
         return Payload({}, blobs)
 
     def _matrix(self, payload: Payload) -> Payload:
         run = self._run(payload)
-        session, part = self._working(run)
+        session, part = _working(run)
         session.receive(payload.blobs)
         if not run.aligned:
-            for peer in part.links:
-                session.hold(peer, part.aligned(peer, session.align(peer)))
+            common = {peer: session.align(peer) for peer in part.links}
+            self._check_floor(run, sum(map(len, common.values())))
+            for peer, rows in common.items():
+                session.hold(peer, part.aligned(peer, rows))
             run.aligned = True
         return Payload({"chunks": session.chunks}, session.matrix(_number(payload, "chunk")))
+
+    def _check_floor(self, run: Run, persons: int) -> None:
+        """Refuse a joint cohort below the specification's floor, at the one party that sees all of it."""
+        sides = {side for query in queries_of(run.case.plan, self.party) for side in query.sides}
+        floor = run.case.specification.cohortFloor
+        if any(side.parties == (self.party,) for side in sides) and persons < floor:
+            raise ActionRefused(
+                f"fewer than {floor} persons are in the joint cohort.",
+                party=self.party,
+                code="COHORT_TOO_SMALL",
+                fix="Wait for more consents, or agree a specification with fewer terms.",
+            )
 
     def _deal(self, payload: Payload) -> Payload:
         run = self._run(payload)
         if run.dealer is None:
             raise ActionRefused("this node is no trustee.", party=self.party, code="ROLE_WITHOUT_PART")
         run.dealer.receive(payload.blobs)
+        names = payload.data.get("queries")
+        if not isinstance(names, list):
+            raise _malformed("queries")
         blobs: dict[str, bytes] = {}
-        for name in payload.data.get("queries", ()):
-            blobs |= run.dealer.deal(run.plan[str(name)])
+        for name in names:
+            blobs |= run.dealer.deal(run.case.plan[str(name)])
         return Payload({}, blobs)
 
     def _open(self, payload: Payload) -> Payload:
         run = self._run(payload)
-        session, part = self._working(run)
+        session, part = _working(run)
         session.receive(payload.blobs)
         blobs: dict[str, bytes] = {}
         for query, weights in self._asks(run, payload):
@@ -396,7 +253,7 @@ class NodeRuntime:
 
     def _share(self, payload: Payload) -> Payload:
         run = self._run(payload)
-        session, part = self._working(run)
+        session, part = _working(run)
         session.receive(payload.blobs)
         blobs: dict[str, bytes] = {}
         for query, _ in self._asks(run, payload):
@@ -409,17 +266,18 @@ class NodeRuntime:
 
     def _close(self, payload: Payload) -> Payload:
         run = self._run(payload)
-        session, part = self._working(run)
+        session, part = _working(run)
         session.receive(payload.blobs)
-        asks = self._asks(run, payload)
-        for query, _ in asks:
+        # All that can be refused is refused before the first charge.
+        ready = []
+        for query, weights in self._asks(run, payload):
             session.check_ready(query)
+            ready.append((query, part.local(query, weights) if query.kind == "LOCAL" else None))
         self._may_release(run)
         arrays = {}
-        for query, weights in asks:
-            local = part.local(query, weights) if query.kind == "LOCAL" else None
+        for query, local in ready:
             # Durable before the share exists. If we die here: spent, and nothing has left.
-            self.home.ledger.spend(run.ask.run, query.id, run.ask.attempt)
+            self.home.ledger.spend(run.known.run, query.id, run.known.attempt)
             arrays[query.id] = session.close(query, local)
         return Payload({}, {}, arrays)
 
@@ -429,21 +287,10 @@ class NodeRuntime:
         Raises:
             ActionRefused: code of the first reason; ``reasons`` has all of them.
         """
-        now = self._clock()
-        request = dict(run.ask.request) | {
-            "phase": "release",
-            "nonce": f"{run.ask.request['nonce']}/release/{secrets.token_hex(8)}",
-            "issuedAt": timestamp(now),
-        }
-        standing = self._world_now(run.contract, now, run.budget, run.asset_cap)
-        given = guard.world(run.ask, request, standing, run.contract)
-        decision = guard.judge(given, holds_persons=run.role != "trustee")
+        decision = self._admission.release(run)
         if not decision.allow:
-            event = DecisionMade(
-                at=now, party=self.party, run=run.ask.run, contract=run.contract.digest, phase="release",
-                outcome="deny", reasons=decision.reasons,
-            )  # fmt: skip
-            self._state(event)
+            self.journal.note("decided", run=run.known.run, phase="release", reasons=list(decision.reasons))
+            self._state(_decision_made(run.case, decision, "release", self.party, self._clock()))
             raise ActionRefused(
                 f"release refused: {', '.join(decision.reasons)}.",
                 party=self.party,
@@ -452,111 +299,119 @@ class NodeRuntime:
                 fix="convoy-contracts decide --explain shows each gate and its fix.",
             )
 
-    # After a run -------------------------------------------------------------------------------------------------------
+    # After a run ---------------------------------------------------------------------------------------------------------
 
     def _finish(self, payload: Payload) -> Payload:
         manifest = payload.data.get("release")
-        return self._settle(payload, "finished", str(manifest) if manifest else None, ())
+        if not isinstance(manifest, str) or not is_digest(manifest):
+            raise _malformed("release")
+        return self._end(payload, "finished", manifest, None)
 
     def _abort(self, payload: Payload) -> Payload:
-        return self._settle(payload, "aborted", None, (str(payload.data.get("reason", "ABORTED"))[:64],))
+        reason = payload.data.get("reason")
+        is_code = isinstance(reason, str) and _CODE.fullmatch(reason) is not None
+        return self._end(payload, "aborted", None, str(reason) if is_code else "ABORTED")
 
-    def _settle(self, payload: Payload, outcome: Any, manifest: str | None, reasons: tuple[str, ...]) -> Payload:
-        name = str(payload.data.get("run", ""))
-        run = self._runs.pop(name, None)
-        if run is None:
-            return Payload({"settled": False})
-        home, own = self.home, self.home.own_asset(run.contract)
-        charged: dict[str, int] = {}
-        total: dict[str, int] = {}
-        if run.session is not None and own is not None:
-            asset = own
-            home.ledger.settle(name, outcome)
-            agreed = run.contract.privacy[asset]
-            delta = agreed.deltaNano / 1e9
-            charged[asset] = accounting.micro(accounting.epsilon_of(self._run_mu2(name), delta))
-            used = home.ledger.mu2(asset, run.contract.uid)
-            total[asset] = accounting.micro(accounting.epsilon_of(used, delta))
-        event = RunSettled(
-            at=self._clock(),
-            party=self.party,
-            run=name,
-            contract=run.contract.digest,
-            outcome=outcome,
-            manifest=manifest,
-            epsilon_micro=charged,
-            total_micro=total,
-            reasons=reasons,
+    def _end(
+        self, payload: Payload, outcome: Literal["finished", "aborted"], manifest: str | None, reason: str | None
+    ) -> Payload:
+        name = payload.data.get("run")
+        if not isinstance(name, str):
+            raise _malformed("run")
+        for known in self.home.memory.open_runs(run=name):
+            self._settle(known, outcome, manifest, reason)
+        settlement = self.home.memory.settlement(name)
+        if settlement is None:
+            return self._with_statements({"settled": False})
+        return self._with_statements({"settled": True, "statement": b64encode(settlement).decode()})
+
+    def _settle(
+        self, known: KnownRun, outcome: Literal["finished", "aborted"], manifest: str | None, reason: str | None
+    ) -> None:
+        """Release what the run has not spent and state what it has; nothing to do the second time."""
+        self._runs.pop(known.run, None)
+        # If we die between the two: the ledger is settled, and the statement is made at the next start.
+        self.home.ledger.settle(known.run, reason or outcome)
+        event = settled(self.home.ledger, known, self.party, self._clock(), outcome, manifest, reason)
+        self._state(event, settles=known)
+        self.journal.note("settled", run=known.run, outcome=outcome, reason=reason)
+
+    # Statements and messages ---------------------------------------------------------------------------------------------
+
+    def _state(self, event: StatedEvent, settles: KnownRun | None = None) -> bytes:
+        seed = self.home.identity.identity_seed
+        return self.home.memory.state(
+            lambda number, previous: sign_statement(event, number=number, previous=previous, seed=seed), settles
         )
-        return Payload({"settled": True, "statement": self._state(event), "epsilonMicro": charged, "totalMicro": total})
 
-    def _run_mu2(self, run: str) -> float:
-        """Return what a run has spent: per attempt the larger of the cohorts' sums, attempts add up."""
-        cohorts: dict[int, dict[str, float]] = {}
-        for event in self.home.ledger.events():
-            if event.run == run:
-                of = cohorts.setdefault(event.attempt, {"joint": 0.0, "solo": 0.0})
-                for name in of if event.cohort == "all" else (event.cohort,):
-                    of[name] += event.mu2
-        return sum(max(of.values()) for of in cohorts.values())
-
-    # Readers -----------------------------------------------------------------------------------------------------------
+    def _with_statements(self, data: dict[str, Any]) -> Payload:
+        """Add every statement that no answer has carried yet, in order; ``statement`` is the one that this answer is about."""
+        fresh = [b64encode(raw).decode() for raw in self.home.memory.report()]
+        return Payload(({"statement": fresh[-1]} if fresh else {}) | data | {"statements": fresh})
 
     def _run(self, payload: Payload) -> Run:
-        run = self._runs.get(str(payload.data.get("run", "")))
-        if run is None or payload.data.get("attempt", run.ask.attempt) != run.ask.attempt:
+        name = payload.data.get("run")
+        run = self._runs.get(name) if isinstance(name, str) else None
+        if run is None or payload.data.get("attempt", run.known.attempt) != run.known.attempt:
             raise ActionRefused(
                 "this run is not authorised here.",
                 party=self.party,
                 code="RUN_NOT_AUTHORISED",
                 fix="Start a new run; after a restart a node forgets the masks of an old one, on purpose.",
             )
+        if self._clock() >= run.ends:
+            raise ActionRefused(
+                "this run has lasted longer than the contract allows.",
+                party=self.party,
+                code="RUN_EXPIRED",
+                fix="Start a new run, or agree a larger maxRoundSeconds.",
+            )
         return run
 
-    def _working(self, run: Run) -> tuple[PartySession, Part]:
-        if run.session is None or run.part is None:
-            raise ActionRefused("this node holds no data in this run.", party=self.party, code="ROLE_WITHOUT_PART")
-        return run.session, run.part
-
-    def _asks(self, run: Run, payload: Payload) -> list[tuple[PlannedQuery, Mapping[str, Any]]]:
-        asks = []
-        for ask in payload.data.get("asks", ()):
-            query = run.plan[str(ask["query"])]
+    def _asks(self, run: Run, payload: Payload) -> list[tuple[PlannedQuery, object]]:
+        given = payload.data.get("asks")
+        if not isinstance(given, list) or not all(isinstance(ask, Mapping) for ask in given):
+            raise _malformed("asks")
+        asks: list[tuple[PlannedQuery, object]] = []
+        for ask in given:
+            query = run.case.plan[str(ask.get("query"))]
             if self.party not in query.participants:
                 raise ActionRefused(f"{query.id} is not for this node.", party=self.party, code="QUERY_WITHOUT_PART")
-            asks.append((query, ask.get("weights") or {}))
+            asks.append((query, ask.get("weights")))
         return asks
 
-    def _refuse(self, action: str, error: NodeError | ModelsError | ContractsError | AuditError) -> Payload:
-        if isinstance(error, NodeError):
-            refusal: dict[str, Any] = dict(error.refusal())
-        else:
-            refusal = {
-                "code": str(error.code),
-                "party": str(getattr(error, "party", "") or ""),
-                "cause": str(getattr(error, "cause", "")) or type(error).__name__,
-                "fix": str(getattr(error, "fix", "")),
-                "reasons": [str(reason) for reason in getattr(error, "problems", ())],
-            }
-        refusal["party"] = refusal["party"] or self.party
-        size = getattr(error, "size", None)
-        extra = {"size": size} if isinstance(size, int) else {}
-        log.warning("action %s refused: %s %s", action, refusal["code"], "; ".join(refusal["reasons"]))
-        return Payload({"refused": refusal | extra})
+
+def _working(run: Run) -> tuple[PartySession, Part]:
+    if run.session is None or run.part is None:
+        raise ActionRefused("this node holds no data in this run.", code="ROLE_WITHOUT_PART")
+    return run.session, run.part
 
 
-def _charges(queries: tuple[PlannedQuery, ...]) -> list[Charge]:
-    return [Charge(q.id, q.cohort, q.mu2, q.sigma, q.clip) for q in queries]
+def _decision_made(
+    case: Case, decision: Decision, phase: Literal["authorise", "release"], party: str, now: datetime
+) -> DecisionMade:
+    return DecisionMade(
+        at=now,
+        party=party,
+        run=case.ask.run,
+        contract=case.contract.digest,
+        phase=phase,
+        scope=guard.request_scope(case.ask.request, party),
+        outcome="allow" if decision.allow else "deny",
+        reasons=decision.reasons,
+    )
 
 
-def _counterparts(query: PlannedQuery, party: str) -> set[str]:
-    """Parties on the other side of a paired query."""
-    own = next(side for side in query.sides if party in side.parties)
-    return {p for side in query.sides if side.role != own.role for p in side.parties}
+def _malformed(what: str) -> ActionRefused:
+    return ActionRefused(
+        f"a message without a usable {what}.",
+        code="MESSAGE_MALFORMED",
+        fix="The coordinator and this node may run different versions.",
+    )
 
 
 def _number(payload: Payload, name: str) -> int:
     value = payload.data.get(name)
     if type(value) is not int or value < 0:
-        raise ActionRefused(f"{name} is no number.", code="MESSAGE_MALFORMED")
+        raise _malformed(name)
     return value
