@@ -10,7 +10,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,11 +87,15 @@ def demo(home: Path, runtime: str, scenario: Scenario) -> Iterator[Outcome]:
         with launch(places, url) as federation:
             bars.update(step, completed=1)
             budget = show.Budget(bars, figures.epsilon_figures(places))
+
+            def tell_epsilon(budget: show.Budget = budget) -> None:
+                budget.update(figures.epsilon_figures(places))
+
             started = time.monotonic()
             runs, seconds = {}, {"start": started - begun}
             for kind in (agreements.RISK, agreements.RECOMMENDATION):
                 before = time.monotonic()
-                runs[kind] = _train(kind, contracts[kind], api, federation, places, bars, budget)
+                runs[kind] = _train(kind, contracts[kind], api, federation, bars, tell_epsilon)
                 seconds[kind] = time.monotonic() - before
         summary = _judge(places, api, runs, contracts, drivers, seed, bars)
         seconds["total"] = time.monotonic() - begun
@@ -108,7 +112,14 @@ def _found(places: Places, api: Api, scenario: Scenario, bars: Progress) -> None
     bars.update(step, completed=1)
 
 
-def _train(kind: str, digest: str, api: Api, federation: Runtime, places: Places, bars: Progress) -> Mapping[str, Any]:
+def _train(
+    kind: str,
+    digest: str,
+    api: Api,
+    federation: Runtime,
+    bars: Progress,
+    tell_epsilon: Callable[[], None],
+) -> Mapping[str, Any]:
     order = {
         "contractDigest": digest,
         "algorithm": ALGORITHMS[kind],
@@ -122,7 +133,7 @@ def _train(kind: str, digest: str, api: Api, federation: Runtime, places: Places
     while time.monotonic() < deadline:
         run = api.get(f"/v1/runs/{uid}")
         _show_progress(bars, step, run)
-        budget.update(figures.epsilon_figures(places))
+        tell_epsilon()
         if run["state"] in ENDED:
             break
         time.sleep(0.3)
