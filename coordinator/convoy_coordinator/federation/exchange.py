@@ -8,6 +8,7 @@ Does not look into blobs: they are sealed for another node.
 from __future__ import annotations
 
 import time
+from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -67,6 +68,7 @@ class Exchange:
         self._group = group
         self._watch = watch
         self._mail: dict[str, dict[str, bytes]] = {}
+        self._statements: list[bytes] = []
 
     @property
     def parties(self) -> tuple[str, ...]:
@@ -115,10 +117,25 @@ class Exchange:
                 answers[party] = from_record(reply.content)
         actions = "+".join(sorted({action for action, _ in questions.values()}))
         self._watch.exchanged(actions, time.monotonic() - started, len(messages), moved)
+        self._keep_statements(answers)
         self._raise_unless_all_answered(questions, answers, failed)
         for party, answer in answers.items():
             self._collect(party, answer)
         return answers
+
+    def take_statements(self) -> list[bytes]:
+        """Return the signed statements that came with answers and refusals since the last call, in order."""
+        taken, self._statements = self._statements, []
+        return taken
+
+    def _keep_statements(self, answers: Mapping[str, Payload]) -> None:
+        for party in sorted(answers):
+            listed = answers[party].data.get("statements")
+            for text in listed if isinstance(listed, list) else []:
+                try:
+                    self._statements.append(b64decode(str(text), validate=True))
+                except ValueError as error:
+                    raise ProtocolBroken("a statement that is no base64", party=party) from error
 
     def _raise_unless_all_answered(
         self,

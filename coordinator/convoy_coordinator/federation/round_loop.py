@@ -7,8 +7,8 @@ Trusts nobody with data: what arrives here are decisions, statements, bucketed c
 
 from __future__ import annotations
 
-from base64 import b64decode
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import numpy as np
@@ -124,7 +124,7 @@ class RoundLoop:
             }
         )
         answers = self._exchange.ask(dict.fromkeys(run.needed, ("authorise", question)))
-        self._log_statements(answers)
+        self._log_statements()
         denied = {p: a.data["decision"] for p, a in sorted(answers.items()) if not a.data["decision"]["allow"]}
         if denied:
             party, decision = next(iter(denied.items()))
@@ -190,20 +190,24 @@ class RoundLoop:
 
     def finish(self, manifest_digest: str) -> None:
         """Tell every party that the run is over and log their statements."""
-        answers = self._exchange.ask(
+        self._exchange.ask(
             {p: ("finish", Payload({"run": self._run.uid, "release": manifest_digest})) for p in self._run.needed}
         )
-        self._log_statements(answers)
+        self._log_statements()
 
-    def abort(self, reason: str) -> None:
-        """Tell every party that can be reached to settle; each is asked by itself, so that one dead node stops nobody."""
+    def abort(self, reason: str, lost: str | None = None) -> None:
+        """Tell every party that can be reached to settle, each by itself, so that one dead node stops nobody.
+
+        Args:
+            reason: a code.
+            lost: a party whose node does not answer; it settles by itself when it comes back: spent stays, the rest is
+                released.
+        """
         for party in self._run.needed:
-            if party in self._exchange.parties:
-                try:
-                    answers = self._exchange.ask({party: ("abort", Payload({"run": self._run.uid, "reason": reason}))})
-                    self._log_statements(answers)
-                except FederationError:
-                    continue  # the node settles by itself when it comes back: spent stays, the rest is released
+            if party in self._exchange.parties and party != lost:
+                with suppress(FederationError):
+                    self._exchange.ask({party: ("abort", Payload({"run": self._run.uid, "reason": reason}))})
+                    self._log_statements()
 
     # One batch of independent queries ------------------------------------------------------------------------------
 
@@ -274,9 +278,7 @@ class RoundLoop:
         for query in batch:
             self._spent_mu2[query.cohort] = self._spent_mu2.get(query.cohort, 0.0) + query.mu2
 
-    def _log_statements(self, answers: Mapping[str, Payload]) -> None:
-        entries = [
-            b64decode(answer.data["statement"]) for _, answer in sorted(answers.items()) if answer.data.get("statement")
-        ]
+    def _log_statements(self) -> None:
+        entries = self._exchange.take_statements()
         if entries:
             self._port.append(entries)

@@ -21,7 +21,7 @@ from convoy_audit.entry import encode
 from convoy_audit.events import RunAuthorised
 from convoy_contracts.errors import ContractsError
 from convoy_coordinator.federation.assignment import Assignment, assignment
-from convoy_coordinator.federation.errors import FederationError, NodeRefused
+from convoy_coordinator.federation.errors import FederationError, NodeFailed, NodeLost, NodeRefused
 from convoy_coordinator.federation.exchange import Exchange, Figures
 from convoy_coordinator.federation.flower.gated_grid import grid_nodes
 from convoy_coordinator.federation.port import CoordinatorPort
@@ -121,7 +121,7 @@ def _stop(
     code = str(getattr(error, "code", "RUN_FAILED"))
     log.warning("run %s stopped: %s at %s", uid, code, party)
     if loop is not None:
-        loop.abort(code)
+        loop.abort(code, party if isinstance(error, NodeLost | NodeFailed) else None)
     port.state(
         uid,
         "refused" if isinstance(error, NodeRefused) else "failed",
