@@ -102,7 +102,7 @@ class Exchange:
                     f"query.{action}",
                     ttl=TTL_S,
                     group_id=self._group,
-                )  # fmt: skip
+                )
             )
         replies = self._grid.send_and_receive(messages, timeout=REPLY_TIMEOUT_S)
         answers: dict[str, Payload] = {}
