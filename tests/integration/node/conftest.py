@@ -45,7 +45,8 @@ from convoy_node.identity import Card
 from convoy_node.runtime import NodeRuntime
 from convoy_node.setup import create_home, pin, sign_contract
 
-START = datetime(2027, 3, 1, 9, 0, tzinfo=UTC)
+START = datetime.now(UTC).replace(microsecond=0)
+"""The command line has a real clock, so the contracts are in force today."""
 NOTICE = "convoy-demo@1"
 SIZE = 3000
 ROLES = {"oem": "oem", **dict.fromkeys(INSURERS, "insurer"), "charging": "charging", "auditor": "trustee"}
@@ -76,6 +77,11 @@ class Refused(Exception):
         self.code = refusal["code"]
         self.reasons = list(refusal["reasons"])
         self.refusal = dict(refusal)
+
+
+def days(number: int) -> str:
+    """Return the timestamp so many days after the start."""
+    return timestamp(START + timedelta(days=number))
 
 
 def asset_of(short: str) -> str:
@@ -376,14 +382,14 @@ def _document(kind: str, specification: Any, cards: Mapping[str, Card]) -> str:
         uid=f"urn:convoy:contract:{kind}",
         version=1,
         nonce=f"offer-{kind}",
-        offer_until="2027-04-01T00:00:00Z",
-        not_before="2027-01-01T00:00:00Z",
-        not_after="2028-01-01T00:00:00Z",
+        offer_until=days(31),
+        not_before=days(-60),
+        not_after=days(300),
         title=kind,
         parties=[
             Member(
                 party_id(short), ROLES[short], "CN-SH", cards[short].mask_key, cards[short].witness_key,
-                ("PIA-1", "2028-01-01T00:00:00Z"),
+                ("PIA-1", days(300)),
             )
             for short in [*shorts, "auditor"]
         ],
@@ -416,12 +422,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     names = {kind: f"urn:convoy:contract:{kind}" for kind in specifications}
     everyone = tuple(party_id(short) for short in ROLES if short != "auditor")
     terms = {
-        "risk": ConsentTerms(
-            NOTICE, "convoy:RiskModelTraining", everyone, "2027-01-15T00:00:00Z", "2028-01-15T00:00:00Z"
-        ),
-        "recommendation": ConsentTerms(
-            NOTICE, "convoy:Recommendation", everyone, "2027-01-15T00:00:00Z", "2028-01-15T00:00:00Z"
-        ),
+        "risk": ConsentTerms(NOTICE, "convoy:RiskModelTraining", everyone, days(-45), days(310)),
+        "recommendation": ConsentTerms(NOTICE, "convoy:Recommendation", everyone, days(-45), days(310)),
     }
     files = write_party_data(folder / "handed-over", population, past, **terms, seed=11)
     cards = {}

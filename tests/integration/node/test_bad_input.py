@@ -163,7 +163,7 @@ def test_a_field_outside_the_schedule_is_denied(federation) -> None:
     [
         ({"purpose": "convoy:DirectMarketing"}, "PURPOSE_NOT_COVERED"),
         ({"recipients": ["did:web:stranger.example"]}, "RECIPIENT_NOT_ALLOWED"),
-        ({"issuedAt": "2027-03-01T08:00:00Z"}, "REQUEST_STALE"),
+        ({"issuedAt": "2026-01-01T08:00:00Z"}, "REQUEST_STALE"),
         ({"requester": "did:web:stranger.example"}, "PARTY_NOT_IN_CONTRACT"),
         ({"nodeRegions": ["US"]}, "REGION_NOT_ALLOWED"),
         ({"round": 0}, "INPUT_MALFORMED"),
@@ -413,7 +413,7 @@ def test_a_suspension_stops_the_next_run(federation) -> None:
             "type": "suspend",
             "by": INSURER,
             "party": INSURER,
-            "at": "2027-02-01T00:00:00Z",
+            "at": run.contract.term.notBefore,
         }
     ]
     assert set(map(tuple, federation.decisions(run).values())) == {("PARTY_SUSPENDED",)}

@@ -61,6 +61,9 @@ def test_a_node_killed_after_any_step_settles_and_the_next_run_works(federation,
     assert answer.refused["code"] == "RUN_NOT_AUTHORISED"
     federation.ask("abort", {p: {"run": run.uid, "reason": "NODE_LOST"} for p in run.needed})
     federation.mail.clear()
+    if step != "close":  # a whole run once for each node; elsewhere that it may begin
+        federation.begin()
+        return
     federation.complete()
     federation.kill(short)
     federation.start(short)

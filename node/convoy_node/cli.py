@@ -1,0 +1,348 @@
+"""The command ``convoy-node``.
+
+Starts fast: duckdb, torch and flwr are imported only by the commands that need them. Every command takes ``--home`` (or the
+variable CONVOY_NODE_HOME), every human output has ``--json``, and every command ends with the next one. Exit codes: 0 done,
+1 could not be done (the message names cause and fix), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from convoy_node.errors import NodeError
+
+app = typer.Typer(
+    name="convoy-node",
+    help="The application inside each partner: the root of trust.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+consent = typer.Typer(help="The consent register: who agreed to what. It never leaves this node.", no_args_is_help=True)
+app.add_typer(consent, name="consent")
+out = Console()
+Home = Annotated[Path, typer.Option("--home", envvar="CONVOY_NODE_HOME", help="The node's folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+@app.command()
+def init(
+    home: Home,
+    party: Annotated[str, typer.Option(help="Id of this party, such as did:web:oem.example.")],
+    role: Annotated[str, typer.Option(help="oem, insurer, charging or trustee.")],
+    log_keys: Annotated[Path, typer.Option(help="File of the coordinator's log keys, one a line.")],
+    region: Annotated[str, typer.Option(help="Where the node runs, such as CN-SH.")] = "CN-SH",
+    name: Annotated[str, typer.Option(help="Name of the organisation.")] = "",
+    data: Annotated[str, typer.Option(help="File with the rows, relative to the folder.")] = "data/data.parquet",
+    asset: Annotated[str, typer.Option(help="Uid of the asset that the rows are.")] = "",
+    cap: Annotated[float, typer.Option(help="Epsilon that one year may cost a person, over all contracts.")] = 6.0,
+    as_json: AsJson = False,
+) -> None:
+    """Make a node's folder; its keys are born there. Never overwrites."""
+    from convoy_node.setup import create_home, fingerprint
+
+    holds = role != "trustee"
+    keys = [line.strip() for line in _text(log_keys).splitlines() if line.strip() and not line.startswith("#")]
+    short = party.removeprefix("did:web:").removesuffix(".example")
+    card = create_home(
+        home,
+        party=party,
+        role=role,
+        region=region,
+        name=name,
+        log_keys=keys,
+        data_source=data if holds else "",
+        asset=(asset or f"urn:convoy:asset:{short}:1") if holds else "",
+        asset_year_cap_micro=round(cap * 1e6) if holds else 0,
+    )
+    _show(
+        {"home": str(home), "card": str(home / "card.json"), "fingerprint": fingerprint(card)},
+        as_json,
+        [
+            f"Home         {home}",
+            f"Card         {home / 'card.json'}   (public: send it to the coordinator and the partners)",
+            f"Fingerprint  {fingerprint(card)}   (read it to them by telephone)",
+            "",
+            "Grade your fields under [asset.fields] in node.toml before you sign a contract.",
+        ],
+        f"convoy-node pin --home {home} PARTNER-CARD.json",
+    )
+
+
+@app.command()
+def pin(
+    cards: Annotated[list[Path], typer.Argument(help="Cards of partners.")], home: Home, as_json: AsJson = False
+) -> None:
+    """Believe the keys on these cards. Compare the fingerprints by telephone first."""
+    from convoy_node import setup
+    from convoy_node.identity import Card
+
+    read = [Card.read(_json(path)) for path in cards]
+    setup.pin(home, read)
+    prints = {card.id: setup.fingerprint(card) for card in read}
+    _show(
+        {"pinned": prints}, as_json, [f"{p}  {text}" for p, text in prints.items()], f"convoy-node doctor --home {home}"
+    )
+
+
+@app.command()
+def sign(
+    contract: Annotated[Path, typer.Argument(help="The contract's text, as the coordinator gives it.")],
+    home: Home,
+    as_json: AsJson = False,
+) -> None:
+    """Sign a contract as this party; from then on the node may take part in its runs."""
+    from convoy_node.setup import sign_contract
+
+    entry = sign_contract(home, _text(contract), datetime.now(UTC))
+    _show(
+        entry,
+        as_json,
+        [f"Signed as {entry['kid']}.", "Give this entry to the coordinator:", json.dumps(entry)],
+        f"convoy-node preview --home {home}",
+    )
+
+
+@app.command()
+def status(home: Home, as_json: AsJson = False) -> None:
+    """Show what this node is, what it has signed, and what is left of its budgets."""
+    from convoy_audit.witness_store import FileWitnessStore
+    from convoy_contracts.document import Contract
+    from convoy_node import setup
+    from convoy_node.ledger_view import LedgerView
+    from convoy_node.settings import Settings
+
+    settings = Settings.load(home)
+    store = FileWitnessStore.open(home / "witness")
+    seen = store.load(settings.log_origin)
+    with LedgerView(home / setup.LEDGER) as ledger:
+        totals = [total for total in ledger.totals() if total.contract is not None]
+    signed = [Contract.parse(text) for text in setup.contracts(home).values()]
+    facts: dict[str, Any] = {
+        "party": settings.party,
+        "role": settings.role,
+        "log": {
+            "origin": settings.log_origin,
+            "size": seen.checkpoint.size if seen else 0,
+            "alarms": len(store.alarms()),
+        },
+        "contracts": [
+            {"uid": c.uid, "version": c.version, "digest": c.digest, "until": c.term.notAfter} for c in signed
+        ],
+        "budget": [
+            {"asset": t.asset, "contract": t.contract, "epsilon": t.epsilon, "cap": t.cap_micro / 1e6} for t in totals
+        ],
+    }
+    lines = [
+        f"{settings.party}   {settings.role}   {settings.region}",
+        f"Log        {settings.log_origin}, {facts['log']['size']} entries cosigned, {facts['log']['alarms']} alarms",
+        *(f"Contract   {c.uid} version {c.version} until {c.term.notAfter}" for c in signed),
+        *(f"Budget     {t.contract}: epsilon {t.epsilon:.3f} of {t.cap_micro / 1e6:g} per person" for t in totals),
+    ]
+    _show(facts, as_json, lines, f"convoy-node {'preview' if signed else 'sign'} --home {home}")
+
+
+@app.command()
+def ledger(
+    home: Home,
+    events: Annotated[bool, typer.Option("--events", help="List every spent sum as well.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the privacy ledger: what each asset's persons have paid, and every sum that was answered."""
+    from dataclasses import asdict
+
+    from convoy_node.ledger_view import LedgerView
+    from convoy_node.setup import LEDGER
+
+    with LedgerView(home / LEDGER) as view:
+        totals, spent = view.totals(), view.events()
+    facts: dict[str, Any] = {"totals": [asdict(total) for total in totals]}
+    if events:
+        facts["events"] = [asdict(event) for event in spent]
+    if not as_json:
+        _table(
+            ("asset", "under", "epsilon", "cap", "delta", "mu^2 spent", "mu^2 held"),
+            [
+                (
+                    t.asset, t.contract or f"all, {t.year}", f"{t.epsilon:.6f}", f"{t.cap_micro / 1e6:g}", f"{t.delta:g}",
+                    f"{t.spent_mu2:.6f}", f"{t.mu2 - t.spent_mu2:.6f}",
+                )
+                for t in totals
+            ],
+        )  # fmt: skip
+        if events:
+            _table(
+                ("run", "query", "cohort", "clip", "sigma", "mu^2", "at"),
+                [
+                    (e.run, e.query, e.cohort, f"{e.clip:.4g}", f"{e.sigma:.4g}", f"{e.mu2:.3g}", e.spent_at)
+                    for e in spent
+                ],
+            )
+    _show(
+        facts,
+        as_json,
+        ["Epsilon is per person, at delta, rounded up. Nothing ever lowers it."],
+        f"convoy-node preview --home {home}" if events else f"convoy-node ledger --events --home {home}",
+    )
+
+
+@app.command()
+def preview(
+    home: Home,
+    purpose: Annotated[str, typer.Option(help="Purpose to count consents for; the contract's own if not given.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """List every number that a run would send, with columns, clip, sigma and epsilon. Reads no row and sends nothing."""
+    from convoy_contracts.document import Contract
+    from convoy_node import setup
+    from convoy_node.ledger_view import LedgerView
+    from convoy_node.preview import preview as dry_run
+    from convoy_node.preview import usual_purpose
+    from convoy_node.register import Register
+    from convoy_node.settings import Settings
+
+    settings, now = Settings.load(home), datetime.now(UTC)
+    found = []
+    with LedgerView(home / setup.LEDGER) as view, Register(home / setup.REGISTER, party=settings.party) as register:
+        for text in setup.contracts(home).values():
+            contract = Contract.parse(text)
+            found += dry_run(settings, contract, purpose or usual_purpose(contract), view, register, now)
+    lines: list[str] = []
+    for run in found:
+        lines += [
+            f"{run.algorithm} under {run.contract[:23]}…",
+            f"  one run costs a person epsilon {run.epsilon:.3f} at delta {run.delta:g}",
+            f"  then {run.epsilon_after:.3f} of {run.cap:g} are used; {run.runs_left} more runs fit",
+            f"  {run.persons} persons consent to {run.purpose}",
+        ]
+    if not as_json:
+        for run in found:
+            _table(
+                ("sum", "kind", "over", "columns", "numbers", "clip", "sigma", "mu^2"),
+                [
+                    (
+                        line.query if line.answered else f"{line.query} (answered by others)", line.kind, line.cohort,
+                        ", ".join(line.columns), str(line.numbers), f"{line.clip:.4g}", f"{line.sigma:.4g}", f"{line.mu2:.3g}",
+                    )
+                    for line in run.lines
+                ],
+            )  # fmt: skip
+    nothing = ["No signed contract asks anything of this node's persons."]
+    _show({"runs": [run.as_json() for run in found]}, as_json, lines or nothing, f"convoy-node doctor --home {home}")
+
+
+@app.command()
+def doctor(home: Home, as_json: AsJson = False) -> None:
+    """Check settings, keys, ledger, witness, contracts, data and disk; every fault at once."""
+    from convoy_node.doctor import examine
+
+    checks = examine(home, datetime.now(UTC))
+    lines = []
+    for check in checks:
+        lines.append(f"{'ok   ' if check.is_well else 'FAULT'}  {check.name}")
+        lines += [f"       {fault}" for fault in check.faults]
+    well = all(check.is_well for check in checks)
+    _show(
+        {"ok": well, "checks": [{"name": check.name, "faults": list(check.faults)} for check in checks]},
+        as_json,
+        lines,
+        f"convoy-node status --home {home}" if well else f"convoy-node doctor --home {home}   (after the fixes)",
+    )
+    if not well:
+        raise typer.Exit(1)
+
+
+@consent.command("import")
+def import_consents(
+    source: Annotated[Path, typer.Argument(help="Parquet or CSV; columns: convoy_node.consent_table.")],
+    home: Home,
+    as_json: AsJson = False,
+) -> None:
+    """Import a consent table, all or nothing; every fault at once."""
+    from convoy_node.register import Register
+    from convoy_node.settings import Settings
+    from convoy_node.setup import REGISTER
+
+    settings = Settings.load(home)
+    with Register(home / REGISTER, party=settings.party) as register:
+        rows = register.import_table(source, settings.contract_names)
+    _show({"rows": rows}, as_json, [f"{rows} consents imported."], f"convoy-node preview --home {home}")
+
+
+@consent.command()
+def withdraw(
+    person: Annotated[str, typer.Argument(help="This party's own id of the person.")],
+    contract: Annotated[str, typer.Option(help="Uid of the contract, or its short name in node.toml.")],
+    home: Home,
+    as_json: AsJson = False,
+) -> None:
+    """Record a withdrawal, durably and for good: no run authorised from now on uses the person."""
+    from convoy_node.register import Register
+    from convoy_node.settings import Settings
+    from convoy_node.setup import REGISTER
+
+    settings, now = Settings.load(home), datetime.now(UTC)
+    uid = settings.contract_names.get(contract, contract)
+    with Register(home / REGISTER, party=settings.party) as register:
+        register.withdraw(person, uid, now)
+    at = now.isoformat(timespec="microseconds")
+    _show({"contract": uid, "withdrawn": at}, as_json, [f"Withdrawn at {at}."], f"convoy-node status --home {home}")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise NodeError(
+            f"{path.name} cannot be read.", code="FILE_UNREADABLE", fix="Name a readable text file."
+        ) from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(_text(path))
+    except ValueError as error:
+        raise NodeError(f"{path.name} is no JSON.", code="FILE_UNREADABLE", fix="Name a card.json.") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(*names, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+def _show(facts: Any, as_json: bool, lines: Sequence[str], following: str) -> None:
+    if as_json:
+        print(json.dumps(facts, ensure_ascii=False, indent=2, default=str))
+        return
+    for line in lines:
+        out.print(line, soft_wrap=True, highlight=False, markup=False)
+    out.print(f"\nNext: {following}", soft_wrap=True, highlight=False, markup=False)
+
+
+def main() -> None:
+    """Run the command line; a refusal names cause and fix and never shows a trace."""
+    from convoy_audit.errors import AuditError
+    from convoy_contracts.errors import ContractsError
+    from convoy_models.errors import ModelsError
+
+    try:
+        app()
+    except (NodeError, AuditError, ContractsError, ModelsError) as error:
+        Console(stderr=True).print(str(error), soft_wrap=True, highlight=False, markup=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""What a run under a signed contract would do at this node: a dry run that reads no data and sends nothing.
+
+    preview(settings, contract, ledger, register, now) -> Preview
+
+Each line is one noisy sum of the plan that this node's persons pay for: what is summed over whom, how much one person can
+move it (clip), the noise that remains without any one share (sigma), its cost. The list is complete: at run time a node
+answers nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from convoy_contracts.document import Contract
+from convoy_contracts.roles import roles_of
+from convoy_contracts.specification import RecommendSpecification, RiskSpecification
+from convoy_models import accounting
+from convoy_models.plan import Plan, PlannedQuery, layout, plan
+from convoy_node.admission import charges
+from convoy_node.ledger import charge_units
+from convoy_node.ledger_view import LedgerView
+from convoy_node.register import Cohort, Register
+from convoy_node.rounds import charged_to
+from convoy_node.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One noisy sum. ``answered`` is False where others answer it about persons whom this node links."""
+
+    query: str
+    kind: str
+    cohort: str
+    columns: tuple[str, ...]
+    numbers: int
+    clip: float
+    sigma: float
+    mu2: float
+    answered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A dry run of one algorithm. ``persons`` counts consents now, without looking at rows; epsilon is rounded up."""
+
+    contract: str
+    algorithm: str
+    asset: str
+    purpose: str
+    delta: float
+    epsilon: float
+    epsilon_after: float
+    cap: float
+    runs_left: int
+    persons: int
+    lines: tuple[Line, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return asdict(self)
+
+
+def preview(
+    settings: Settings, contract: Contract, purpose: str, ledger: LedgerView, register: Register, now: datetime
+) -> list[Preview]:
+    """Return a dry run of each algorithm of a contract in which this node's persons take part."""
+    row = next((row for row in contract.data if row.provider == settings.party), None)
+    if row is None or row.asset not in contract.privacy:
+        return []
+    found = []
+    for algorithm in contract.algorithms:
+        spec = algorithm.specification
+        if spec is None:
+            continue
+        planned = plan(spec, roles_of(contract))
+        queries = charged_to(planned, settings.party)
+        if not queries:
+            continue
+        delta = spec.deltaNano / 1e9
+        cost = accounting.mu2_of_units(charge_units(charges(queries)))
+        used, cap = ledger.mu2(row.asset, contract.uid), contract.privacy[row.asset].totalMicro
+        in_year = ledger.mu2(row.asset, year=now.year)
+        sensitive = any(field.sensitive for field in row.fields)
+        cohort = consenting(contract, purpose, register, now, sensitive=sensitive)
+        found.append(
+            Preview(
+                contract=contract.digest,
+                algorithm=algorithm.id,
+                asset=row.asset,
+                purpose=purpose,
+                delta=delta,
+                epsilon=accounting.epsilon_of(cost, delta),
+                epsilon_after=accounting.epsilon_of(used + cost, delta),
+                cap=cap / 1e6,
+                runs_left=min(
+                    accounting.runs_left(used, cost, delta, cap),
+                    accounting.runs_left(in_year, cost, delta, settings.asset_year_cap_micro),
+                ),
+                persons=cohort.size,
+                lines=tuple(_line(spec, planned, query, settings.party) for query in queries),
+            )
+        )
+    return found
+
+
+def usual_purpose(contract: Contract) -> str:
+    """Return the first purpose that a permission names: what a run will most likely ask for."""
+    for rule in contract.permission:
+        for constraint in rule.constraint:
+            if constraint.get("leftOperand") == "purpose":
+                right = constraint.get("rightOperand")
+                return str(right[0] if isinstance(right, list) else right)
+    return "convoy:Any"
+
+
+def consenting(contract: Contract, purpose: str, register: Register, now: datetime, *, sensitive: bool) -> Cohort:
+    """Return the persons whose consents cover a purpose and every recipient of a contract now."""
+    return register.cohort(
+        contract.uid,
+        purpose=purpose,
+        recipients=sorted({recipient for output in contract.outputs for recipient in output.recipients}),
+        notices=contract.consent.notices,
+        now=now,
+        sensitive=sensitive,
+    )
+
+
+def _line(spec: RiskSpecification | RecommendSpecification, planned: Plan, query: PlannedQuery, party: str) -> Line:
+    return Line(
+        query=query.id,
+        kind=query.kind,
+        cohort=query.cohort,
+        columns=_columns(spec, query),
+        numbers=query.size,
+        clip=query.clip,
+        sigma=query.sigma,
+        mu2=query.mu2,
+        answered=party in query.participants,
+    )
+
+
+def _columns(spec: RiskSpecification | RecommendSpecification, query: PlannedQuery) -> tuple[str, ...]:
+    """Return the columns whose cells a query sums, by name."""
+    if isinstance(spec, RecommendSpecification):
+        profile = tuple(feature.name for feature in spec.profile)
+        return {"gram": ("items",), "profile": profile}.get(query.purpose, (*profile, "items"))
+    tower = next(tower for tower in spec.towers if tower.role == query.module)
+    names, place = [], 0
+    for feature in (feature for group in layout(tower) for feature in group):
+        if query.columns[0] <= place < query.columns[1]:
+            names.append(feature.name)
+        place += feature.width
+    return tuple(names)
