@@ -25,7 +25,8 @@ from pydantic import ValidationError
 from convoy_contracts.specification import RiskSpecification
 
 Columns = dict[str, npt.NDArray[Any]]
-MEMBERS = {"name", "path", "unit", "claims", "exposure", "split", "insurers", "towers", "settings"}
+MEMBERS = {"name", "path", "claims", "exposure", "split", "insurers", "towers", "settings"}
+OPTIONAL = {"unit", "references"}
 
 
 class DescriptionRefused(Exception):
@@ -36,7 +37,8 @@ class DescriptionRefused(Exception):
 class Portfolio:
     """All rows of a portfolio with what is needed to cut it into parties.
 
-    columns: (N,) by name; insurer: (N,) index into insurers; learn: (N,) bool.
+    columns: (N,) by name; insurer: (N,) index into insurers; learn: (N,) bool; references:
+    published test deviances x 100 by model, only shown.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Portfolio:
     insurers: tuple[str, ...]
     insurer: npt.NDArray[np.int64]
     learn: npt.NDArray[np.bool_]
+    references: Mapping[str, float]
 
     @property
     def claims(self) -> npt.NDArray[np.float64]:
@@ -98,7 +101,7 @@ def read_portfolio(description: Path, data: Path | None, epsilon: float) -> Port
         raise DescriptionRefused(f"{description}: {error}") from error
     if not isinstance(text, dict):
         raise DescriptionRefused(f"{description}: a mapping is due; see bench/data/*.yaml")
-    unknown, missing = set(text) - MEMBERS, MEMBERS - {"unit"} - set(text)
+    unknown, missing = set(text) - MEMBERS - OPTIONAL, MEMBERS - set(text)
     if unknown or missing:
         raise DescriptionRefused(f"{description}: unknown members {sorted(unknown)}, missing members {sorted(missing)}")
     specification = _specification(text, epsilon)
@@ -119,6 +122,7 @@ def read_portfolio(description: Path, data: Path | None, epsilon: float) -> Port
         insurers=names,
         insurer=index,
         learn=learn,
+        references={str(k): float(v) for k, v in (text.get("references") or {}).items()},
     )
 
 

@@ -185,6 +185,7 @@ def show(portfolio: Portfolio, rows: Sequence[Row]) -> str:
         f"| {r.d2:.2f} | {r.gini:.3f} | {r.runs} | {r.seconds:.1f} |"
         for r in rows
     ]
+    lines += [f"| published: {name} | {loss:.3f} | | | | | |" for name, loss in portfolio.references.items()]
     return "\n".join(lines)
 
 
@@ -212,6 +213,7 @@ def main(arguments: Sequence[str] | None = None, run_secure: Secure = simulated)
             "federated": run_secure is not simulated,
             "specification": portfolio.specification.model_dump(mode="json"),
             "rows": [asdict(row) for row in rows],
+            "references": dict(portfolio.references),
         }
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

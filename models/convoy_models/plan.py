@@ -33,6 +33,10 @@ alone on its side adds sigma^2, each of K >= 2 parties sigma^2 / (K - 1)). Epsil
 that. ACCURACY must be quoted under the noise that is really added, ``PlannedQuery.noise_sd``: over
 the sides of a query the factors 1 (one party) or K/(K-1) add up.
 
+LIMIT: a person counts once in a cohort, with one OEM record and one insurer (the consent register
+refuses a second link). A person insured twice under two identities is in two cohorts; the loss of
+the two adds up (in mu^2: twice).
+
 What may never change for a ``kind``: ids, order, clips and the rounding of sigma (up, to 2^-20) and
 mu^2 (up, to 1e-12).
 """
@@ -172,9 +176,7 @@ def floor_cap(tower: Tower) -> float:
     return math.floor(float(tower.cap) * (1 << FACTOR_BITS)) / (1 << FACTOR_BITS)
 
 
-def plan(
-    specification: RiskSpecification | RecommendSpecification, roles: Mapping[str, Sequence[str]]
-) -> Plan:
+def plan(specification: RiskSpecification | RecommendSpecification, roles: Mapping[str, Sequence[str]]) -> Plan:
     """Return the plan of a run.
 
     Args:
@@ -219,9 +221,7 @@ def _risk(spec: RiskSpecification, sides: Mapping[str, Side], limit: float) -> l
     if "oem" not in towers:
         return _risk_cohort(spec, "all", own, spec.sweeps, {"insurer": insurer}, limit)
     both = {"insurer": insurer, "oem": _side(sides, "oem", single=True)}
-    queries = _risk_cohort(
-        spec, "joint", (towers["insurer"], towers["oem"]), spec.sweeps, both, limit
-    )
+    queries = _risk_cohort(spec, "joint", (towers["insurer"], towers["oem"]), spec.sweeps, both, limit)
     if spec.patterns == "own":
         queries += _risk_cohort(spec, "solo", own, spec.soloSweeps, {"insurer": insurer}, limit)
     return queries
@@ -294,9 +294,7 @@ def _risk_cohort(
     return queries
 
 
-def _recommend(
-    spec: RecommendSpecification, sides: Mapping[str, Side], limit: float
-) -> list[PlannedQuery]:
+def _recommend(spec: RecommendSpecification, sides: Mapping[str, Side], limit: float) -> list[PlannedQuery]:
     """Gram of the items (LOCAL, charging), profile x items (DOT), second moments of the profile
     (LOCAL, OEM)."""
     oem, charging = _side(sides, "oem", single=True), _side(sides, "charging")
