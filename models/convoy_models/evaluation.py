@@ -34,9 +34,7 @@ def deviance_per_year(claims: Counts, expected: Floats, exposure_years: Floats) 
     return poisson_deviance(claims, expected) * expected.size / float(exposure_years.sum())
 
 
-def d2(
-    claims: Counts, expected: Floats, exposure_years: Floats, rate: float | None = None
-) -> float:
+def d2(claims: Counts, expected: Floats, exposure_years: Floats, rate: float | None = None) -> float:
     """Return the share of deviance explained, in per cent of a constant rate.
 
     Args:
@@ -78,9 +76,7 @@ def top_decile_auc(true_rate: Floats, rate: Floats) -> float:
     return auc(true_rate >= np.quantile(true_rate, 0.9), rate)
 
 
-def hit_rate(
-    scores: Floats, used: npt.NDArray[np.bool_], held_out: npt.NDArray[np.int64], k: int = 10
-) -> float:
+def hit_rate(scores: Floats, used: npt.NDArray[np.bool_], held_out: npt.NDArray[np.int64], k: int = 10) -> float:
     """Return the share of persons whose held-out item is among the k best items not used yet.
 
     Args:
@@ -109,9 +105,7 @@ class GroupLevel:
         return self.observed / self.expected
 
 
-def observed_expected(
-    claims: Counts, expected: Floats, groups: npt.NDArray[np.str_]
-) -> tuple[GroupLevel, ...]:
+def observed_expected(claims: Counts, expected: Floats, groups: npt.NDArray[np.str_]) -> tuple[GroupLevel, ...]:
     """Return observed and expected claims by group, in order of group name. groups: (N,) names."""
     return tuple(
         GroupLevel(

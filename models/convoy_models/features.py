@@ -90,9 +90,7 @@ def numeric(name: str, values: Any) -> Floats:
     out = array.astype(np.float64)
     bad = int(np.count_nonzero(~np.isfinite(out)))
     if bad:
-        raise ColumnRefused(
-            f"column {name!r} has {bad} of {out.size} values that are NaN or infinite"
-        )
+        raise ColumnRefused(f"column {name!r} has {bad} of {out.size} values that are NaN or infinite")
     return out
 
 
@@ -136,9 +134,7 @@ def _one_hot(feature: Levels, values: Any) -> Block:
             f"among the {len(feature.levels)} levels of the contract",
             fix="Map these values at their source, or agree a level 'other' in the contract.",
         )
-    return Block(
-        feature.name, len(feature.levels), codes[inverse].astype(np.int32), np.zeros(texts.size)
-    )
+    return Block(feature.name, len(feature.levels), codes[inverse].astype(np.int32), np.zeros(texts.size))
 
 
 def _texts(name: str, values: Any) -> npt.NDArray[np.str_]:

@@ -108,9 +108,7 @@ def fit_plain(
             return model
 
 
-def alone(
-    specification: RiskSpecification, columns: Mapping[str, Any], sweeps: int = 8
-) -> RiskModel:
+def alone(specification: RiskSpecification, columns: Mapping[str, Any], sweeps: int = 8) -> RiskModel:
     """Fit what an insurer can do alone on its own columns: the same estimator without noise,
     without caps.
 
@@ -127,9 +125,7 @@ def alone(
             "sweeps": sweeps,
         }
     )
-    return fit_plain(
-        mine, plan(mine, {"insurer": ["alone"]}), {"all": PlainCohort.build(mine, columns)}
-    )
+    return fit_plain(mine, plan(mine, {"insurer": ["alone"]}), {"all": PlainCohort.build(mine, columns)})
 
 
 def recommend_plain(

@@ -28,9 +28,7 @@ class HistoryRefused(ModelsError):
     fix_zh = "请在数据源将物品映射到合同清单；清单之外的请先剔除。"
 
 
-def history_rows(
-    specification: RecommendSpecification, histories: Iterable[Iterable[str]]
-) -> Floats:
+def history_rows(specification: RecommendSpecification, histories: Iterable[Iterable[str]]) -> Floats:
     """Return (N, items) rows: 1 per used item, scaled down to norm historyNorm, on the 2^-15 grid.
 
     Args:

@@ -76,9 +76,7 @@ class RecommendModel:
         }
 
     @classmethod
-    def from_arrays(
-        cls, specification: RecommendSpecification, arrays: Mapping[str, Floats]
-    ) -> RecommendModel:
+    def from_arrays(cls, specification: RecommendSpecification, arrays: Mapping[str, Floats]) -> RecommendModel:
         """Rebuild a model.
 
         Raises:
@@ -108,9 +106,7 @@ class RecommendFit:
         noise: 'planned' believes the plan's noise; 'none' is for sums without noise.
     """
 
-    def __init__(
-        self, specification: RecommendSpecification, plan: Plan, noise: Noise = "planned"
-    ) -> None:
+    def __init__(self, specification: RecommendSpecification, plan: Plan, noise: Noise = "planned") -> None:
         self._spec = specification
         self._plan = plan
         self._noise = noise
@@ -126,18 +122,12 @@ class RecommendFit:
         for query in self._plan.queries:
             value = np.asarray(sums.get(query.id, np.zeros(0)), dtype=np.float64)
             if value.size != query.size or not np.all(np.isfinite(value)):
-                raise FitRefused(
-                    f"query {query.id!r} gave {value.size} numbers; {query.size} finite are due"
-                )
+                raise FitRefused(f"query {query.id!r} gave {value.size} numbers; {query.size} finite are due")
             opened[query.purpose] = value.reshape(query.shape)
             sd[query.purpose] = query.noise_sd if self._noise == "planned" else 0.0
-        return self._solve(
-            opened["gram"], opened["cross"], opened["profile"], sd["gram"], sd["profile"]
-        )
+        return self._solve(opened["gram"], opened["cross"], opened["profile"], sd["gram"], sd["profile"])
 
-    def _solve(
-        self, gram: Floats, cross: Floats, profile: Floats, gram_sd: float, profile_sd: float
-    ) -> RecommendModel:
+    def _solve(self, gram: Floats, cross: Floats, profile: Floats, gram_sd: float, profile_sd: float) -> RecommendModel:
         profile = _positive((profile + profile.T) / 2)
         persons = max(float(profile[0, 0]) * (1 + len(self._spec.profile)), 1.0)
         gram = (gram + gram.T) / 2
@@ -152,9 +142,7 @@ class RecommendFit:
         ridge = PROFILE_RIDGE_PER_PERSON * persons
         ridge += PROFILE_RIDGE_PER_NOISE * profile_sd / math.sqrt(2) * math.sqrt(width)
         profile_item = np.linalg.solve(profile + ridge * np.eye(width), cross)
-        return RecommendModel(
-            self._spec, np.round(item_item, 9), np.round(profile_item, 9), np.round(popularity, 6)
-        )
+        return RecommendModel(self._spec, np.round(item_item, 9), np.round(profile_item, 9), np.round(popularity, 6))
 
 
 def _positive(matrix: Floats) -> Floats:

@@ -68,17 +68,13 @@ class RiskFit:
             local fits, tests).
     """
 
-    def __init__(
-        self, specification: RiskSpecification, plan: Plan, noise: Noise = "planned"
-    ) -> None:
+    def __init__(self, specification: RiskSpecification, plan: Plan, noise: Noise = "planned") -> None:
         self._spec = specification
         self._plan = plan
         self._cohorts: dict[Cohort, _Cohort] = {}
         for query in plan.queries:
             if query.cohort not in self._cohorts:
-                towers = [
-                    t for t in specification.towers if query.cohort != "solo" or t.role == "insurer"
-                ]
+                towers = [t for t in specification.towers if query.cohort != "solo" or t.role == "insurer"]
                 towers.sort(key=lambda tower: tower.role != "insurer")
                 self._cohorts[query.cohort] = _Cohort(specification, towers, noise)
 
@@ -86,8 +82,7 @@ class RiskFit:
         """Return the planned queries as exchanges: labels with the first model sums, then group by
         group."""
         turns = {
-            cohort: sorted({_turn(q) for q in self._plan.queries if q.cohort == cohort})
-            for cohort in self._cohorts
+            cohort: sorted({_turn(q) for q in self._plan.queries if q.cohort == cohort}) for cohort in self._cohorts
         }
         longest = max(len(turn) for turn in turns.values())
         out: list[list[PlannedQuery]] = [[] for _ in range(longest)]
@@ -103,9 +98,7 @@ class RiskFit:
         """
         for batch in self.batches():
             weights = {query.cohort: self._cohorts[query.cohort].weights() for query in batch}
-            sums = yield [
-                Ask(q.id, {} if q.purpose == "labels" else weights[q.cohort]) for q in batch
-            ]
+            sums = yield [Ask(q.id, {} if q.purpose == "labels" else weights[q.cohort]) for q in batch]
             for query in batch:
                 self._cohorts[query.cohort].take(query, _checked(query, sums))
             # The solo cohort goes first: what it learned is the prior of the joint cohort.
@@ -116,9 +109,7 @@ class RiskFit:
             self._borrow(cohort)
             for _ in range(FINAL_UPDATES):
                 self._cohorts[cohort].update()
-        return RiskModel(
-            self._spec, {name: self._cohorts[name].model() for name in sorted(self._cohorts)}
-        )
+        return RiskModel(self._spec, {name: self._cohorts[name].model() for name in sorted(self._cohorts)})
 
     def _borrow(self, cohort: Cohort) -> None:
         """Centre the joint cohort's insurer factors on the solo cohort's (disjoint persons,
@@ -139,9 +130,7 @@ def _checked(query: PlannedQuery, sums: Sums) -> Floats:
         raise FitRefused(f"no sum for query {query.id!r}")
     value = np.asarray(sums[query.id], dtype=np.float64).reshape(-1)
     if value.size != query.size or not np.all(np.isfinite(value)):
-        raise FitRefused(
-            f"query {query.id!r} gave {value.size} numbers; {query.size} finite ones are due"
-        )
+        raise FitRefused(f"query {query.id!r} gave {value.size} numbers; {query.size} finite ones are due")
     return value
 
 

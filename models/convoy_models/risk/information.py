@@ -48,9 +48,7 @@ def kernel(feature: Knots | Levels, smoothness: float) -> Floats:
         covariance = trend / np.trace(trend) + BEND * bends / np.trace(bends)
     else:
         covariance = middle / np.trace(middle)
-    return np.asarray(
-        np.linalg.inv(covariance * width + 1e-4 + 1e-6 * np.eye(width)), dtype=np.float64
-    )
+    return np.asarray(np.linalg.inv(covariance * width + 1e-4 + 1e-6 * np.eye(width)), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +153,7 @@ def relate(
             size = max(float(value.sum()), 1.0)
             own = first[block] * np.exp(sums.point[block])
             surprise = scores[block] @ value / size - scores[block] @ own / own.sum()
-            variance = (
-                sums.variance * float(scores[block] @ scores[block]) / size**2 + RELATED_ERROR**2
-            )
+            variance = sums.variance * float(scores[block] @ scores[block]) / size**2 + RELATED_ERROR**2
             row = np.zeros(pairs)
             others = np.arange(count) != f
             row[place[f, others]] = tilt[others]

@@ -81,9 +81,7 @@ class RiskModel:
     def rate(self, cohort: str, columns: Mapping[str, Any]) -> Floats:
         """Return the yearly claim rate, (N,), from the columns of all towers of the cohort."""
         if cohort not in self.cohorts:
-            raise ModelMalformed(
-                f"the model has no cohort {cohort!r}; it has {sorted(self.cohorts)}"
-            )
+            raise ModelMalformed(f"the model has no cohort {cohort!r}; it has {sorted(self.cohorts)}")
         chosen = self.cohorts[cohort]
         parts = [self.tower_factor(cohort, role, columns) for role in chosen.weights]
         return np.asarray(np.exp(chosen.level) * np.prod(parts, axis=0), dtype=np.float64)
@@ -113,9 +111,7 @@ class RiskModel:
         return out
 
     @classmethod
-    def from_arrays(
-        cls, specification: RiskSpecification, arrays: Mapping[str, Floats]
-    ) -> RiskModel:
+    def from_arrays(cls, specification: RiskSpecification, arrays: Mapping[str, Floats]) -> RiskModel:
         """Rebuild a model from its specification and arrays.
 
         Raises:
@@ -141,24 +137,16 @@ class RiskModel:
                 left -= {f"{name}/{tower.role}/{feature.name}" for feature in tower.features}
             cohorts[name] = CohortModel(float(level[0]), weights)
         if left or not cohorts:
-            raise ModelMalformed(
-                f"arrays that no feature names: {sorted(left)[:5]}"
-                if left
-                else "there are no arrays"
-            )
+            raise ModelMalformed(f"arrays that no feature names: {sorted(left)[:5]}" if left else "there are no arrays")
         return cls(specification, cohorts)
 
 
 def _tower_arrays(cohort: str, tower: Tower, arrays: Mapping[str, Floats]) -> dict[str, Floats]:
     out: dict[str, Floats] = {}
     for feature in (feature for group in layout(tower) for feature in group):
-        array = np.asarray(
-            arrays.get(f"{cohort}/{tower.role}/{feature.name}", np.zeros(0)), dtype=np.float64
-        )
+        array = np.asarray(arrays.get(f"{cohort}/{tower.role}/{feature.name}", np.zeros(0)), dtype=np.float64)
         if array.shape != (feature.width,) or not np.all(np.isfinite(array)):
-            raise ModelMalformed(
-                f"array '{cohort}/{tower.role}/{feature.name}' is missing, misshapen or not finite"
-            )
+            raise ModelMalformed(f"array '{cohort}/{tower.role}/{feature.name}' is missing, misshapen or not finite")
         out[feature.name] = array
     return out
 
