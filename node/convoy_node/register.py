@@ -107,6 +107,7 @@ class Register:
     def __init__(self, path: Path, *, party: str = "") -> None:
         self._party = party
         self._guard = threading.RLock()
+        self._grouped: dict[str, tuple[tuple[int, int], list[Any]]] = {}
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -165,9 +166,16 @@ class Register:
         return len(rows)
 
     def subjects(self, contract_uid: str) -> list[dict[str, Any]]:
-        """Return the consent records of FORMAT.md §2: equal ones once, with their number ``n``."""
+        """Return the consent records of FORMAT.md §2: equal ones once, with their number ``n``.
+
+        Asked before every release, so the answer is kept until this or another process changes the file.
+        """
         with self._guard:
-            rows = self._db.execute(_SUBJECTS, (contract_uid,)).fetchall()
+            (version,) = self._db.execute("PRAGMA data_version").fetchone()
+            state = (version, self._db.total_changes)
+            if self._grouped.get(contract_uid, ((-1, -1), []))[0] != state:
+                self._grouped[contract_uid] = (state, self._db.execute(_SUBJECTS, (contract_uid,)).fetchall())
+            rows = self._grouped[contract_uid][1]
         return [
             {
                 "n": n,

@@ -292,3 +292,20 @@ def test_the_demo_population_imports_in_seconds(tmp_path: Path) -> None:
     assert cohort.size == int(population.has_oem.sum())
     assert not cohort.solo
     assert len(cohort.links) == 3
+
+
+def test_counts_follow_a_withdrawal_made_by_another_process(tmp_path: Path) -> None:
+    """What is kept between two questions is never older than the file."""
+    source = tmp_path / "consents.csv"
+    source.write_text(
+        "local_id,contract,given,until,notice,purpose,recipients,separate,age\n"
+        + "".join(f"P{n},u,2027-01-01T00:00:00Z,open-ended,n@1,p,did:web:a.example,true,40\n" for n in range(3))
+    )
+    with Register(tmp_path / "register.db") as here, Register(tmp_path / "register.db") as there:
+        here.import_table(source)
+        assert [record["n"] for record in here.subjects("u")] == [3]
+        there.withdraw("P0", "u", datetime(2027, 3, 1, tzinfo=UTC))
+        assert sorted(record["n"] for record in here.subjects("u")) == [1, 2]
+        here.withdraw("P1", "u", datetime(2027, 3, 2, tzinfo=UTC))
+        assert sorted(record["n"] for record in here.subjects("u")) == [1, 1, 1]
+        assert sorted(record["n"] for record in there.subjects("u")) == [1, 1, 1]
