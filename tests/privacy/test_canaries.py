@@ -49,9 +49,7 @@ def lower_bound(canaries_in: np.ndarray, scores: Floats) -> float:
     return epsilon_of(max(0.0, float(mu)) ** 2, DELTA)
 
 
-def attack(
-    sources: dict[str, NoiseSource], seed: int, *, size: float = 1.0, clip: bool = True
-) -> float:
+def attack(sources: dict[str, NoiseSource], seed: int, *, size: float = 1.0, clip: bool = True) -> float:
     """Run the pipeline (clip, fixed point, noise, masks, opening) on canaries and attack it.
 
     Args:
@@ -139,9 +137,7 @@ def attack_pair(noise: dict[str, NoiseSource], seed: int, canaries: int = 3000) 
         matrix=Side("oem", (oem,)), vectors=(Side("insurer", (insurer,)),),
     )  # fmt: skip
     inside = np.random.default_rng(seed).random(canaries) < 0.5
-    answer = federation.ask(
-        query, values={(insurer, oem): CLIP * inside.astype(np.float64)}, caps={insurer: CLIP}
-    )
+    answer = federation.ask(query, values={(insurer, oem): CLIP * inside.astype(np.float64)}, caps={insurer: CLIP})
     opened = open_sum(query, answer) - decode(known.drawn.view(np.uint64), fraction_bits(query))
     return lower_bound(inside, opened)
 
@@ -150,9 +146,6 @@ def attack_pair(noise: dict[str, NoiseSource], seed: int, canaries: int = 3000) 
 def test_a_sum_over_two_parties_keeps_its_promise_and_the_attack_sees_defects(seed: int) -> None:
     """Correct: no alarm. Noise at four fifths: alarm."""
     parties = ("oem", NODES[0])
-    good, weak = (
-        {p: SeededNoise(100 * seed + k, factor) for k, p in enumerate(parties)}
-        for factor in (1.0, 0.8)
-    )
+    good, weak = ({p: SeededNoise(100 * seed + k, factor) for k, p in enumerate(parties)} for factor in (1.0, 0.8))
     assert 2.0 < attack_pair(good, seed) < EPSILON
     assert attack_pair(weak, seed) > EPSILON

@@ -27,9 +27,7 @@ NAMES = st.one_of(
         st.tuples(
             st.sampled_from(["from", "to"]),
             st.sampled_from(["oem", "insurer", "trustee", "x"]),
-            st.sampled_from(
-                ["align", "matrix.0", "matrix.x", "shape.oem", "share.q", "deal.q.oem"]
-            ),
+            st.sampled_from(["align", "matrix.0", "matrix.x", "shape.oem", "share.q", "deal.q.oem"]),
         ),
     ),
 )
@@ -58,19 +56,13 @@ def test_no_blob_from_the_network_raises_anything_else(blobs: dict, sealed: bool
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(max_size=5) | st.binary(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
 )
 
 
 @FAST
-@given(
-    st.dictionaries(
-        st.sampled_from(["c", "a", "x"]), st.dictionaries(NAMES | st.just("json"), JSON)
-    )
-)
+@given(st.dictionaries(st.sampled_from(["c", "a", "x"]), st.dictionaries(NAMES | st.just("json"), JSON)))
 def test_no_record_from_the_network_raises_anything_else(record: dict) -> None:
     """Whatever stands where JSON, blobs and arrays belong."""
     with contextlib.suppress(MessageMalformed):

@@ -102,12 +102,8 @@ def test_a_secure_dot_sum_equals_the_plain_one_to_the_last_bit(world: dict[str, 
             v = cap * rng.random((len(x), world["vectors"]))
             values[peer, party] = v[:, 0] if world["vectors"] == 1 else v
             top = np.floor(cap * 2**FACTOR_BITS) / 2**FACTOR_BITS
-            expected += grid(x[:, start:stop], MATRIX_BITS).T @ np.minimum(
-                grid(v, FACTOR_BITS), top
-            )
-    answer = open_sum(
-        query, federation.ask(query, values=values, caps=dict.fromkeys([OEM, *side.parties], cap))
-    )
+            expected += grid(x[:, start:stop], MATRIX_BITS).T @ np.minimum(grid(v, FACTOR_BITS), top)
+    answer = open_sum(query, federation.ask(query, values=values, caps=dict.fromkeys([OEM, *side.parties], cap)))
     np.testing.assert_allclose(answer, expected.ravel(), rtol=0, atol=2.0**-28)
 
 
@@ -135,9 +131,7 @@ def test_a_secure_weighted_sum_equals_the_plain_one(world: dict[str, object]) ->
 
 @FAST
 @given(st.integers(1, 4), st.integers(1, 40), st.integers(0, 2**32), st.floats(0.1, 1e6))
-def test_a_local_sum_is_the_sum_of_all_nodes(
-    parties: int, size: int, seed: int, scale: float
-) -> None:
+def test_a_local_sum_is_the_sum_of_all_nodes(parties: int, size: int, seed: int, scale: float) -> None:
     """LOCAL over one to four nodes: masks cancel, whatever the order of arrival."""
     rng = np.random.default_rng(seed)
     names = [f"node-{n}" for n in range(parties)]
@@ -152,9 +146,7 @@ def test_a_local_sum_is_the_sum_of_all_nodes(
 
 @FAST
 @given(st.integers(2, 5), st.integers(1, 50), st.integers(0, 2**31), st.text(max_size=20))
-def test_masks_of_all_participants_sum_to_zero(
-    parties: int, size: int, attempt: int, query: str
-) -> None:
+def test_masks_of_all_participants_sum_to_zero(parties: int, size: int, attempt: int, query: str) -> None:
     """For any tag; and no participant's own mask is zero."""
     names = [f"party-{n}" for n in range(parties)]
     federation = MemoryFederation({n: NoNoise() for n in names})
@@ -179,9 +171,7 @@ def test_alignment_finds_the_same_persons_in_the_same_order(a: set, b: set, both
 
 @FAST
 @given(st.integers(0, 10**9), st.floats(0, 1e12), st.integers(0, 60), st.floats(0, 1e9))
-def test_headroom_refuses_exactly_what_could_wrap(
-    rows: int, bound: float, bits: int, noise: float
-) -> None:
+def test_headroom_refuses_exactly_what_could_wrap(rows: int, bound: float, bits: int, noise: float) -> None:
     """Whatever passes stays inside the signed range of the ring."""
     exact = (rows * bound + 16 * noise) * 2**bits
     if exact >= 2.0**63:
@@ -202,9 +192,6 @@ def test_untrusted_link_lists_raise_nothing_but_links_refused(ids: list, blob: b
 def test_bits_are_those_of_the_protocol() -> None:
     """LOCAL 20, DOT 28, WEIGHTED 43: changing them changes the protocol's number."""
     side = Side("oem", (OEM,))
-    kinds = {
-        kind: fraction_bits(planned(kind, (0, 1), 1, side, ()))
-        for kind in ("LOCAL", "DOT", "WEIGHTED")
-    }
+    kinds = {kind: fraction_bits(planned(kind, (0, 1), 1, side, ())) for kind in ("LOCAL", "DOT", "WEIGHTED")}
     assert kinds == {"LOCAL": 20, "DOT": 28, "WEIGHTED": 43}
     assert CHUNK_ROWS == 65_536

@@ -26,9 +26,7 @@ from convoy_models.errors import AccountingRefused
 DELTA = 1e-6
 
 
-@pytest.mark.parametrize(
-    ("epsilon", "mu"), [(0.5, 0.124), (1, 0.237), (2, 0.448), (4, 0.838), (8, 1.532)]
-)
+@pytest.mark.parametrize(("epsilon", "mu"), [(0.5, 0.124), (1, 0.237), (2, 0.448), (4, 0.838), (8, 1.532)])
 def test_mu_is_the_published_table(epsilon: float, mu: float) -> None:
     """private_ml.md §6, at delta 1e-6."""
     assert mu_of(epsilon, DELTA) == pytest.approx(mu, abs=6e-4)

@@ -59,9 +59,7 @@ def packed(**changes: object) -> dict[str, bytes]:
     """The files of a release."""
     facts = ReleaseFacts("run-1", "risk", CONTRACT, (INSURER,), 4_000_000, 1_000, {"index": 7})
     facts = dataclasses.replace(facts, **changes)
-    return pack(
-        facts, arrays=ARRAYS, specification={"kind": "x"}, golden=[GOLDEN], card=card_facts()
-    )
+    return pack(facts, arrays=ARRAYS, specification={"kind": "x"}, golden=[GOLDEN], card=card_facts())
 
 
 def read(folder: Path, **changes: object) -> Verified[Bundle]:
@@ -81,9 +79,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_release_comes_back_as_it_was_packed(folder: Path) -> None:
     """Arrays to the last bit, golden vectors, specification, facts and card."""
     bundle = read(folder).value
-    assert {n: a.tolist() for n, a in bundle.arrays.items()} == {
-        n: a.tolist() for n, a in ARRAYS.items()
-    }
+    assert {n: a.tolist() for n, a in bundle.arrays.items()} == {n: a.tolist() for n, a in ARRAYS.items()}
     assert bundle.golden == (GOLDEN,)
     assert bundle.specification == {"kind": "x"}
     assert bundle.facts.epsilon_micro == 4_000_000
@@ -110,9 +106,7 @@ def test_any_flipped_bit_in_any_file_is_refused(folder: Path) -> None:
     read(folder)
 
 
-@pytest.mark.parametrize(
-    "name", ["model.safetensors", "card.md", "golden.json", MANIFEST, SIGNATURE]
-)
+@pytest.mark.parametrize("name", ["model.safetensors", "card.md", "golden.json", MANIFEST, SIGNATURE])
 def test_a_missing_file_is_refused(folder: Path, name: str) -> None:
     """Whichever."""
     (folder / name).unlink()

@@ -137,9 +137,7 @@ def test_a_missing_part_is_named_before_anything_is_spent() -> None:
 
 def test_a_matrix_that_is_not_complete_is_refused() -> None:
     """One chunk of three is missing."""
-    federation = MemoryFederation(
-        {OEM: NoNoise(), INSURER: NoNoise()}, [(OEM, INSURER)], chunk_rows=50
-    )
+    federation = MemoryFederation({OEM: NoNoise(), INSURER: NoNoise()}, [(OEM, INSURER)], chunk_rows=50)
     federation.align({(OEM, INSURER): IDS, (INSURER, OEM): IDS})
     oem, insurer = federation.sessions[OEM], federation.sessions[INSURER]
     oem.hold(INSURER, np.zeros((ROWS, COLUMNS)))
@@ -158,9 +156,7 @@ def test_blobs_of_another_attempt_tag_sender_or_relay_are_refused() -> None:
     keys = new_keys([OEM, INSURER, TRUSTEE])
     first, second = (ready(attempt=n, keys=keys) for n in (1, 2))
     query = planned("DOT")
-    blobs = relay(
-        {INSURER: Payload(blobs=first.sessions[INSURER].share(query, {OEM: np.ones(ROWS)}))}
-    )
+    blobs = relay({INSURER: Payload(blobs=first.sessions[INSURER].share(query, {OEM: np.ones(ROWS)}))})
     ((name, blob),) = blobs[OEM].items()
     with pytest.raises(SealBroken):
         second.sessions[OEM].receive({name: blob})
@@ -286,9 +282,7 @@ def test_the_trustee_refuses_shapes_that_do_not_fit() -> None:
         (np.ones((ROWS, 2)), ShapeMismatch),
     ],
 )
-def test_a_vector_beyond_its_cap_or_shape_is_refused(
-    vector: np.ndarray, error: type[ModelsError]
-) -> None:
+def test_a_vector_beyond_its_cap_or_shape_is_refused(vector: np.ndarray, error: type[ModelsError]) -> None:
     """Before anything is sent."""
     with pytest.raises(error):
         ready().sessions[INSURER].share(planned("DOT"), {OEM: vector}, cap=1.0)
@@ -319,9 +313,7 @@ def test_a_sum_that_could_wrap_is_refused_at_the_node() -> None:
     ("ids", "fault"),
     [([*IDS, IDS[0]], "twice"), ([b"short"], "16 bytes")],
 )
-def test_link_ids_that_repeat_or_have_a_wrong_size_are_refused(
-    ids: list[bytes], fault: str
-) -> None:
+def test_link_ids_that_repeat_or_have_a_wrong_size_are_refused(ids: list[bytes], fault: str) -> None:
     """At the party that holds them, which the error names."""
     session = MemoryFederation({OEM: NoNoise(), INSURER: NoNoise()}, [(OEM, INSURER)]).sessions[OEM]
     with pytest.raises(LinksRefused, match=fault) as refused:
