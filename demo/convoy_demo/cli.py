@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_OK
     for name in ("FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED"):
         os.environ.setdefault(name, "0")
-    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+    for name in ("FLWR_DISABLE_UPDATE_CHECK", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # seven processes on few cores: one thread each is fastest
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     return _run(given)
 
