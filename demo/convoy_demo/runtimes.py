@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +15,7 @@ import uvicorn
 from flwr.app import Context, RecordDict
 
 from convoy_coordinator.app import create_app
-from convoy_coordinator.federation.flower.deployment import NodeLaunch, deployed
+from convoy_coordinator.federation.flower.deployment import Deployment, NodeLaunch, deployed
 from convoy_coordinator.federation.flower.link_home import LinkHome
 from convoy_coordinator.federation.flower.local_grid import LocalGrid
 from convoy_coordinator.federation.server_app import app as server_app
@@ -132,16 +131,19 @@ def embedded(places: Places, url: str, *, noise: Callable[[str], NoiseSource] | 
             node.close()
 
 
-class _Deployed:
-    def __init__(self, start: Callable[[str], None]) -> None:
-        self._start = start
+class Deployed:
+    """A federation of real processes; ``deployment`` is what was started."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
 
     def start(self, run: str) -> None:
-        self._start(run)
+        """Have the ServerApp worker take the next queued run."""
+        self.deployment.control.start_run(self.deployment.app_hash, run=run)
 
 
 @contextlib.contextmanager
-def superlink(places: Places, url: str, *, client_app: str = CLIENT_APP) -> Iterator[Runtime]:
+def superlink(places: Places, url: str, *, client_app: str = CLIENT_APP) -> Iterator[Deployed]:
     """Start a real SuperLink, a ServerApp worker and a SuperNode with a warm worker for every party.
 
     Args:
@@ -161,7 +163,7 @@ def superlink(places: Places, url: str, *, client_app: str = CLIENT_APP) -> Iter
     ]
     settings = server_settings(places, url)
     with deployed(LinkHome(places.link), launches, SERVER_APP, settings=settings) as deployment:
-        yield _Deployed(lambda run: _ignore(deployment.control.start_run(deployment.app_hash, run=run)))
+        yield Deployed(deployment)
 
 
 def server_settings(places: Places, url: str) -> dict[str, str]:
@@ -170,17 +172,3 @@ def server_settings(places: Places, url: str) -> dict[str, str]:
         "coordinator-url": url,
         "token-file": str((places.coordinator / "keys" / "internal.token").resolve()),
     }
-
-
-def _ignore(_number: int) -> None:
-    return
-
-
-def wait_until(is_done: Callable[[], bool], seconds: float, every_s: float = 0.2) -> bool:
-    """Poll until something holds or time is up."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if is_done():
-            return True
-        time.sleep(every_s)
-    return False

@@ -48,9 +48,7 @@ class GaussianEvent:
     def __post_init__(self) -> None:
         for name, value in (("sensitivity", self.sensitivity), ("sigma", self.sigma)):
             if not (math.isfinite(value) and value > 0):
-                raise AccountingRefused(
-                    f"{name} of a noisy sum is {value!r}; it must be positive and finite."
-                )
+                raise AccountingRefused(f"{name} of a noisy sum is {value!r}; it must be positive and finite.")
 
     @property
     def mu2(self) -> float:
@@ -79,9 +77,7 @@ def mu_of(epsilon: float, delta: float) -> float:
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise AccountingRefused(f"epsilon is {epsilon!r}; it must be positive and finite.")
     if delta_of(_MU_MAX, epsilon) < delta:
-        raise AccountingRefused(
-            f"epsilon {epsilon} is beyond every meaningful guarantee (mu > {_MU_MAX:g})."
-        )
+        raise AccountingRefused(f"epsilon {epsilon} is beyond every meaningful guarantee (mu > {_MU_MAX:g}).")
     low = delta  # delta_of(mu, 0) ~ mu / sqrt(2 pi) < delta at mu = delta
     mu = float(brentq(lambda m: delta_of(m, epsilon) - delta, low, _MU_MAX, xtol=1e-15, rtol=1e-15))
     return _lower(mu, epsilon, delta)
@@ -99,9 +95,7 @@ def epsilon_of(mu2: float, delta: float) -> float:
     mu = math.sqrt(mu2)
     if mu == 0 or delta_of(mu, 0.0) <= delta:
         return 0.0
-    high = (
-        mu * mu / 2 + mu * math.sqrt(2 * math.log(1 / delta)) + 1.0
-    )  # zCDP bound: always above the curve
+    high = mu * mu / 2 + mu * math.sqrt(2 * math.log(1 / delta)) + 1.0  # zCDP bound: always above the curve
     exact = float(brentq(lambda e: delta_of(mu, e) - delta, 0.0, high, xtol=1e-13, rtol=1e-15))
     return math.ceil(exact / EPSILON_STEP) * EPSILON_STEP
 

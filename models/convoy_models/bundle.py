@@ -122,9 +122,7 @@ class Bundle:
     golden: tuple[Golden, ...]
     card: str
 
-    def check_golden(
-        self, predict: Callable[[Golden], Sequence[float]], tolerance: float = 1e-9
-    ) -> None:
+    def check_golden(self, predict: Callable[[Golden], Sequence[float]], tolerance: float = 1e-9) -> None:
         """Compare a loader's outputs with the golden ones.
 
         Raises:
@@ -322,9 +320,7 @@ def _parse(raw: bytes, name: str) -> dict[str, Any]:
 def _json(value: Mapping[str, Any]) -> bytes:
     """Return JSON with sorted members and no spaces; floats are allowed."""
     try:
-        text = json.dumps(
-            value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
-        )
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
     except (TypeError, ValueError) as error:
         raise BundleMalformed("a value of the release cannot be written as JSON.") from error
     return text.encode()

@@ -186,8 +186,7 @@ _CLAIM: Final = Text(
 _HONESTY: Final = {
     "honest-one/1": Text(
         zh=(
-            "除至多一方外，其余各方都如约加入自己的噪声（规则 honest-one/1）；"
-            "仅由一方持有的求和只依靠该方自己的噪声。"
+            "除至多一方外，其余各方都如约加入自己的噪声（规则 honest-one/1）；仅由一方持有的求和只依靠该方自己的噪声。"
         ),
         en=(
             "all parties but at most one add their noise (rule honest-one/1); a sum that one "

@@ -79,9 +79,7 @@ class SealBroken(ModelsError):
     """A sealed blob that does not open: wrong key, wrong context, or an altered byte."""
 
     code = "SEAL_BROKEN"
-    fix = (
-        "Check that both parties signed the same contract and that no blob was altered or swapped."
-    )
+    fix = "Check that both parties signed the same contract and that no blob was altered or swapped."
     fix_zh = "请核对双方签署的是同一份合约，且转发过程没有改动或调换数据块。"
 
 

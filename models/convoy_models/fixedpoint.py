@@ -93,6 +93,5 @@ def check_headroom(rows: int, bound: float, bits: int, noise_scale: float = 0.0)
     if not largest < 2.0**63:
         needed = math.log2(largest) if 0 < largest < math.inf else math.inf
         raise RingOverflow(
-            f"{rows} rows of size up to {bound:g} with {bits} fraction bits need "
-            f"{needed:.1f} of 63 bits."
+            f"{rows} rows of size up to {bound:g} with {bits} fraction bits need {needed:.1f} of 63 bits."
         )

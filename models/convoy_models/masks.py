@@ -83,9 +83,7 @@ class PairKeys:
         """Return words of the stream shared with ``peer`` under a label of ``streams.label``."""
         return expand(self._stream_key(peer, name), words, offset)
 
-    def mask(
-        self, run: str, query: str, attempt: int, size: int, participants: Collection[str]
-    ) -> Words:
+    def mask(self, run: str, query: str, attempt: int, size: int, participants: Collection[str]) -> Words:
         """Return this party's mask; over all participants the masks sum to zero mod 2^64.
 
         With this party as the only participant there is nobody to hide among: the mask is zero,
@@ -97,9 +95,7 @@ class PairKeys:
         """
         names = sorted(set(participants))
         if self.party not in names:
-            raise MessageUnexpected(
-                f"{self.party} is not a participant of query {query}.", party=self.party
-            )
+            raise MessageUnexpected(f"{self.party} is not a participant of query {query}.", party=self.party)
         total = np.zeros(size, dtype=np.uint64)
         for peer in names:
             if peer != self.party:
@@ -121,13 +117,9 @@ class PairKeys:
                 public = X25519PublicKey.from_public_bytes(self._peers[peer])
                 shared = self._private.exchange(public)
             except ValueError as error:
-                raise KeyUnknown(
-                    f"the pinned mask key of {peer} is not usable.", party=peer
-                ) from error
+                raise KeyUnknown(f"the pinned mask key of {peer} is not usable.", party=peer) from error
             ends = sorted([(self.party, own.hex()), (peer, self._peers[peer].hex())])
             info = label(PROTOCOL, "pair", *(text for end in ends for text in end))
-            kdf = HKDF(
-                algorithm=hashes.SHA256(), length=32, salt=self.contract_digest.encode(), info=info
-            )
+            kdf = HKDF(algorithm=hashes.SHA256(), length=32, salt=self.contract_digest.encode(), info=info)
             self._secrets[peer] = kdf.derive(shared)
         return self._secrets[peer]

@@ -49,9 +49,7 @@ class Payload:
     def size_bytes(self) -> int:
         """Bytes of content: JSON, blobs and arrays, without the transport's own framing."""
         text = len(_dump(self.data).encode())
-        return (
-            text + sum(map(len, self.blobs.values())) + sum(a.nbytes for a in self.arrays.values())
-        )
+        return text + sum(map(len, self.blobs.values())) + sum(a.nbytes for a in self.arrays.values())
 
 
 class BlobName(NamedTuple):
@@ -97,9 +95,7 @@ def relay(replies: Mapping[str, Payload]) -> dict[str, dict[str, bytes]]:
         for name, blob in reply.blobs.items():
             address = parse_name(name)
             if address.direction != "to":
-                raise MessageMalformed(
-                    "a reply holds a blob that is not addressed to a party.", party=sender
-                )
+                raise MessageMalformed("a reply holds a blob that is not addressed to a party.", party=sender)
             moved.setdefault(address.party, {})[from_party(sender, address.tag)] = blob
     return moved
 
@@ -141,9 +137,7 @@ def _name(direction: str, party: str, tag: str) -> str:
 
 def _dump(data: Mapping[str, Any]) -> str:
     try:
-        return json.dumps(
-            data, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
-        )
+        return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
     except (TypeError, ValueError) as error:
         raise MessageMalformed("a message holds a value that JSON cannot express.") from error
 

@@ -67,9 +67,7 @@ def check_scale(scale: float) -> None:
         NoiseRefused: not finite, below 16 or above 2^58 grid steps.
     """
     if not (math.isfinite(scale) and MIN_SCALE <= scale <= MAX_SCALE):
-        raise NoiseRefused(
-            f"a noise scale of {scale:g} grid steps is outside [{MIN_SCALE:g}, 2^58]."
-        )
+        raise NoiseRefused(f"a noise scale of {scale:g} grid steps is outside [{MIN_SCALE:g}, 2^58].")
 
 
 def share_scale(sigma: float, parties_on_side: int) -> float:

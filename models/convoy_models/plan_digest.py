@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from convoy_contracts.canonical import digest
-
 from convoy_models.plan import Plan
 
 

@@ -37,9 +37,7 @@ def label(*parts: str | int) -> bytes:
 
 def derive(secret: bytes, *parts: str | int) -> bytes:
     """Return a 32-byte key for a purpose (HKDF-SHA256-Expand, RFC 5869 §2.3)."""
-    return HKDFExpand(algorithm=hashes.SHA256(), length=32, info=label(PROTOCOL, *parts)).derive(
-        secret
-    )
+    return HKDFExpand(algorithm=hashes.SHA256(), length=32, info=label(PROTOCOL, *parts)).derive(secret)
 
 
 def expand(key: bytes, words: int, offset: int = 0) -> Words:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -33,6 +34,8 @@ from convoy_models.plan_digest import plan_digest
 log = logging.getLogger(__name__)
 app = ServerApp()
 PROGRESS_EVERY_S = 0.25
+CODE = re.compile(r"[A-Z][A-Z0-9_]+")
+"""A reason code; every other reason is a sentence for people."""
 
 
 @app.main()  # type: ignore[untyped-decorator]
@@ -122,12 +125,15 @@ def _stop(
     log.warning("run %s stopped: %s at %s", uid, code, party)
     if loop is not None:
         loop.abort(code, party if isinstance(error, NodeLost | NodeFailed) else None)
+    told = list(getattr(error, "reasons", ())) + list(getattr(error, "problems", ()))
+    faults = [reason for reason in told if CODE.fullmatch(reason) is None]
     port.state(
         uid,
         "refused" if isinstance(error, NodeRefused) else "failed",
         reason=code,
+        reasons=[reason for reason in told if CODE.fullmatch(reason) is not None],
         party=party,
-        cause=str(getattr(error, "cause", None) or error),
+        cause="\n".join([str(getattr(error, "cause", None) or error), *(f"- {fault}" for fault in faults)]),
         fix=str(getattr(error, "fix", None) or "See the log of the coordinator and of the party named here."),
     )
 

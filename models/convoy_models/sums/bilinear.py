@@ -80,9 +80,7 @@ class Pads:
 
     def matrix_rows(self, rows: int, columns: int, start: int, stop: int) -> Words:
         """Return rows ``start .. stop`` of A, shape (columns, stop - start)."""
-        parts = [
-            self._words("A", (), stop - start, column * rows + start) for column in range(columns)
-        ]
+        parts = [self._words("A", (), stop - start, column * rows + start) for column in range(columns)]
         return np.stack(parts) if parts else np.empty((0, stop - start), dtype=np.uint64)
 
     def result(self, query: PlannedQuery) -> Words:

@@ -101,9 +101,7 @@ class DealerSession:
         if p.rows != q.rows:
             raise ShapeMismatch(f"rows differ from those of {vector_holder}.", party=matrix_holder)
         if query.columns[1] > p.columns:
-            raise ShapeMismatch(
-                f"query {query.id} asks for columns beyond it.", party=matrix_holder
-            )
+            raise ShapeMismatch(f"query {query.id} asks for columns beyond it.", party=matrix_holder)
         at_p = self._pads(matrix_holder, vector_holder, p.salt)
         at_q = self._pads(vector_holder, matrix_holder, q.salt)
         c2 = pad_product(at_p, query, at_q.vector(query, p.rows)) - at_p.result(query)

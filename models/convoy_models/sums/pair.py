@@ -127,9 +127,7 @@ class Pair:
             for at in range(0, count, _ENCODE_ROWS):
                 block = matrix[at : at + _ENCODE_ROWS]
                 if block.size and not float(np.abs(block).max()) <= 1.0:
-                    raise ValueRefused(
-                        "a matrix entry is not finite or outside [-1, 1].", party=self._party
-                    )
+                    raise ValueRefused("a matrix entry is not finite or outside [-1, 1].", party=self._party)
                 encoded[:, at : at + len(block)] = np.rint(block * 2.0**MATRIX_BITS).T
         self._own = encoded
 
@@ -161,12 +159,7 @@ class Pair:
         """Keep rows of the peer's ``X + A``."""
         rows, columns, start = (int(n) for n in from_bytes(raw[: 8 * _HEADER], _HEADER, self.peer))
         expected = self._masked.shape[0] if self._masked is not None else columns
-        if (
-            rows != self.rows
-            or columns != expected
-            or start != chunk * self._chunk_rows
-            or start >= rows
-        ):
+        if rows != self.rows or columns != expected or start != chunk * self._chunk_rows or start >= rows:
             raise ShapeMismatch("the peer's matrix does not fit the aligned rows.", party=self.peer)
         stop = min(rows, start + self._chunk_rows)
         words = from_bytes(raw[8 * _HEADER :], columns * (stop - start), self.peer)
@@ -185,9 +178,7 @@ class Pair:
         if self._masked is None or len(self._arrived) != whole:
             raise MessageMissing("the peer's masked matrix is not complete.", party=self.peer)
         if query.columns[1] > len(self._masked):
-            raise ShapeMismatch(
-                f"query {query.id} asks for columns beyond the matrix.", party=self.peer
-            )
+            raise ShapeMismatch(f"query {query.id} asks for columns beyond the matrix.", party=self.peer)
         return self._masked[query.columns[0] : query.columns[1]]
 
     # --- steps of a query -------------------------------------------------------------------
@@ -214,9 +205,7 @@ class Pair:
     def share_vector(self, query: PlannedQuery, vector: Words) -> bytes:
         """Steps 2 and 3: keep the vector (J, rows) and return ``v + b`` for the matrix holder."""
         if vector.shape != (query.shape[1], self.rows):
-            raise ShapeMismatch(
-                f"query {query.id} expects {query.shape[1]} columns.", party=self._party
-            )
+            raise ShapeMismatch(f"query {query.id} expects {query.shape[1]} columns.", party=self._party)
         self._vectors[query.id] = vector
         return to_bytes(vector + self._pads.vector(query, self.rows))
 
@@ -249,6 +238,4 @@ class Pair:
         if not holds_matrix:
             self._peer_matrix(query)
         elif query.columns[1] > len(self._matrix()):
-            raise ShapeMismatch(
-                f"query {query.id} asks for columns beyond the matrix.", party=self._party
-            )
+            raise ShapeMismatch(f"query {query.id} asks for columns beyond the matrix.", party=self._party)

@@ -71,8 +71,7 @@ class PartySession:
         self._noise = noise
         self._trustee = trustee or ""
         self._pairs = {
-            peer: Pair(self._attempt, keys, peer, self._trustee, store, chunk_rows)
-            for peer in sorted(peers)
+            peer: Pair(self._attempt, keys, peer, self._trustee, store, chunk_rows) for peer in sorted(peers)
         }
         self._inbox: dict[tuple[str, str], bytes] = {}
         self._seen: set[tuple[str, str]] = set()
@@ -127,9 +126,7 @@ class PartySession:
         for name, blob in blobs.items():
             direction, sender, tag = parse_name(name)
             kind, _, rest = tag.partition(".")
-            expected = (
-                ("deal",) if sender == self._trustee else ("align", "matrix", "open", "share")
-            )
+            expected = ("deal",) if sender == self._trustee else ("align", "matrix", "open", "share")
             known = sender in self._pairs or (sender == self._trustee and sender)
             if direction != "from" or not known or kind not in expected:
                 raise MessageUnexpected(f"a blob {kind!r} has no place here.", party=sender)
@@ -146,9 +143,7 @@ class PartySession:
 
     # --- steps of a query -------------------------------------------------------------------
 
-    def open(
-        self, query: PlannedQuery, factors: Mapping[str, Floats], cap: float
-    ) -> dict[str, bytes]:
+    def open(self, query: PlannedQuery, factors: Mapping[str, Floats], cap: float) -> dict[str, bytes]:
         """Step ``open`` of a WEIGHTED query: send own masked factor to every peer.
 
         Args:
@@ -178,11 +173,7 @@ class PartySession:
         if self._holds_matrix(query):
             self._mark(query, "share")
             return {}
-        encoded = (
-            self._encode(query, vectors or {}, cap)
-            if query.kind == "DOT"
-            else self._products(query)
-        )
+        encoded = self._encode(query, vectors or {}, cap) if query.kind == "DOT" else self._products(query)
         self._mark(query, "share")
         blobs: dict[str, bytes] = {}
         for peer, vector in encoded.items():
@@ -217,9 +208,7 @@ class PartySession:
         largest = query.clip if bound is None else min(bound, query.clip)
         check_headroom(rows, largest, fraction_bits(query), query.noise_sd)
 
-    def close(
-        self, query: PlannedQuery, local: Floats | None = None, bound: float | None = None
-    ) -> Words:
+    def close(self, query: PlannedQuery, local: Floats | None = None, bound: float | None = None) -> Words:
         """Step ``close``: return own share + own noise + masks: uint64, flat, ``query.size``.
 
         The caller has called ``check_ready`` and has written the spend to its ledger *before*
@@ -272,9 +261,7 @@ class PartySession:
                 if (sender, tag) not in self._inbox:
                     raise MessageMissing(f"{tag} has not arrived.", party=sender)
         return {
-            peer: self._pairs[peer].product_share(
-                query, self._take(peer, f"open.{query.id}"), self._inbox[key]
-            )
+            peer: self._pairs[peer].product_share(query, self._take(peer, f"open.{query.id}"), self._inbox[key])
             for peer, key in deals.items()
         }
 
@@ -284,9 +271,7 @@ class PartySession:
         steps = ("open", "share") if query.kind == "WEIGHTED" else ("share",)
         return [(peer, f"{step}.{query.id}") for step in steps]
 
-    def _encode(
-        self, query: PlannedQuery, values: Mapping[str, Floats], cap: float
-    ) -> dict[str, Words]:
+    def _encode(self, query: PlannedQuery, values: Mapping[str, Floats], cap: float) -> dict[str, Words]:
         peers = self._peers(query)
         if set(values) != set(peers):
             raise ShapeMismatch(f"query {query.id} needs one vector per peer.", party=self.party)
@@ -302,9 +287,7 @@ class PartySession:
         if before != query or steps.index(step) < done:
             raise TagReused(f"step {step} of query {query.id} was taken before.", party=self.party)
         if steps.index(step) > done:
-            raise MessageMissing(
-                f"step {steps[done]} of query {query.id} comes first.", party=self.party
-            )
+            raise MessageMissing(f"step {steps[done]} of query {query.id} comes first.", party=self.party)
 
     def _mark(self, query: PlannedQuery, step: str) -> None:
         self._done[query.id] = (query, step)
@@ -313,9 +296,7 @@ class PartySession:
         for side in query.sides:
             if self.party in side.parties:
                 return side
-        raise MessageUnexpected(
-            f"{self.party} takes no part in query {query.id}.", party=self.party
-        )
+        raise MessageUnexpected(f"{self.party} takes no part in query {query.id}.", party=self.party)
 
     def _holds_matrix(self, query: PlannedQuery) -> bool:
         self._side(query)
