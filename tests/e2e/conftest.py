@@ -98,3 +98,9 @@ def small(tmp_path: Path) -> Iterator[Small]:
     """A fresh small federation."""
     with small_federation(tmp_path) as federation:
         yield federation
+
+
+@pytest.fixture
+def found_small() -> Callable[[Path], contextlib.AbstractContextManager[Small]]:
+    """Found a small federation in a folder of the test's choice, for tests that stop its coordinator."""
+    return small_federation

@@ -42,11 +42,11 @@ def _spent(small: Any) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("more_entries", [0, 40], ids=["rolled back", "rolled back and grown past the witnesses"])
-def test_a_log_that_forgot_is_refused_by_its_witnesses_before_any_training(tmp_path: Path, more_entries: int) -> None:
+def test_a_log_that_forgot_is_refused_by_its_witnesses_before_any_training(
+    tmp_path: Path, found_small: Any, more_entries: int
+) -> None:
     """An old copy of the coordinator's database, with the real keys: no node works under it, nothing is spent."""
-    from conftest import small_federation  # the e2e folder's own
-
-    with small_federation(tmp_path) as small:
+    with found_small(tmp_path) as small:
         _copy_database(small, tmp_path / "old")
         with small.embedded() as runtime:
             assert small.train(runtime)["state"] == "finished"

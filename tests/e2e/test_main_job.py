@@ -178,7 +178,7 @@ def test_bad_data_at_one_party_ends_the_run_with_party_cause_and_fix_and_the_nex
         assert small.train(runtime)["state"] == "finished"
     size = log_size(small)
     entries = [b64decode(e) for e in small.api.get(f"/v1/log/entries?start=0&end={size}")["entries"]]
-    assert sum(b'"coordinator:run:failed"' in entry and b"DATASET_REFUSED" in entry for entry in entries) == len(
+    assert sum(b'"coordinator:run:refused"' in entry and b"DATASET_REFUSED" in entry for entry in entries) == len(
         BAD_DATA
     )
 
