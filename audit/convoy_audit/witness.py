@@ -1,6 +1,6 @@
 """The witness: remembers the last checkpoint of each log and cosigns only what extends it.
 
-    Witness(signers, logs, store)          logs: verifier keys that are pinned, for any origin
+    Witness(signers, logs, store)          logs: pinned verifier keys, or those of each origin
       .add_checkpoint(note: bytes, old_size: int, proof: Sequence[bytes], time_s: int) -> Cosigned
       .answer(request: bytes, time_s: int) -> bytes     body of tlog-witness add-checkpoint
       .size(origin) -> int      .latest(origin) -> bytes | None      .verifiers
@@ -16,12 +16,12 @@ the clock is an argument. Source: C2SP tlog-witness v1.0.0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, cast
 
 from convoy_audit.canonical import b64, canonical_bytes, decimal, digest, parse_canonical, unb64
-from convoy_audit.checkpoint import Checkpoint, open_checkpoint, peek
+from convoy_audit.checkpoint import Checkpoint, peek
 from convoy_audit.errors import (
     FormatError,
     LogSignatureWrong,
@@ -35,11 +35,11 @@ from convoy_audit.errors import (
     WitnessStale,
 )
 from convoy_audit.merkle import EMPTY_ROOT, HASH_BYTES, verify_consistency
-from convoy_audit.note import Signer, Verifier, split_note
-from convoy_audit.policy import check_log_signed
+from convoy_audit.note import Note, Signer, Verifier, open_note, split_note
 
 MAX_PROOF_LINES: Final = 63
 ATTEMPTS: Final = 8
+LATE_S: Final = 10
 Finding = Literal["rollback", "fork", "inconsistent"]
 
 
@@ -139,13 +139,24 @@ class Witness:
 
     Args:
         signers: the witness's cosigning keys, one of each type; all sign every checkpoint.
-        logs: pinned verifier keys of the known logs; key names are origins.
+        logs: pinned verifier keys of the known logs, by origin; or only the keys, where each is named
+            as its log's origin (some logs, such as sum.golang.org, sign under another name).
         store: what it remembers.
     """
 
-    def __init__(self, signers: Sequence[Signer], logs: Iterable[Verifier], store: WitnessStore) -> None:
+    def __init__(
+        self,
+        signers: Sequence[Signer],
+        logs: Iterable[Verifier] | Mapping[str, Sequence[Verifier]],
+        store: WitnessStore,
+    ) -> None:
         self._signers = tuple(signers)
-        self._logs = tuple(logs)
+        self._logs: dict[str, tuple[Verifier, ...]] = {}
+        if isinstance(logs, Mapping):
+            self._logs = {origin: tuple(keys) for origin, keys in logs.items()}
+        else:
+            for key in logs:
+                self._logs[key.name] = (*self._logs.get(key.name, ()), key)
         self._store = store
         if not self._signers or not all(s.kind.is_cosignature for s in self._signers):
             raise FormatError("a witness needs keys of the cosignature types, and at least one")
@@ -154,6 +165,11 @@ class Witness:
     def verifiers(self) -> tuple[Verifier, ...]:
         """The public halves of the witness's keys."""
         return tuple(signer.verifier for signer in self._signers)
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The logs whose keys are pinned."""
+        return tuple(self._logs)
 
     def size(self, origin: str) -> int:
         """Return the size that was last cosigned; 0 if none."""
@@ -189,7 +205,7 @@ class Witness:
             try:
                 judge(remembered, checkpoint, old_size, proof)
             except WitnessRefusal as refusal:
-                self._alarm(refusal, checkpoint, remembered, signed)
+                self._alarm(refusal, checkpoint, remembered, signed, time_s)
                 raise
             lines = "".join(signer.line(checkpoint.text, time_s) for signer in self._signers)
             new = Remembered(signed + lines.encode())
@@ -210,24 +226,47 @@ class Witness:
             WitnessRefusal: ``status`` says what to answer; with 409 the body is ``size``.
         """
         old_size, proof, note = parse_request(request)
-        if old_size > peek(note).size:
+        try:
+            size = peek(note).size
+        except FormatError:
+            self._refuse_false_empty(note)
+            raise
+        if old_size > size:
             self._open(note)  # 404 and 403 come first
             raise FormatError("the old size is larger than the checkpoint")
         return self.add_checkpoint(note, old_size, proof, time_s).lines.encode()
 
+    def _refuse_false_empty(self, note: bytes) -> None:
+        """Answer 422, not 400, to a signed checkpoint of size 0 whose root is not the empty tree's."""
+        lines = split_note(note)[0].split(b"\n")
+        if len(lines) != 4 or lines[1] != b"0" or lines[3]:
+            return
+        origin = lines[0].decode()
+        self._signed(origin, note)
+        raise WitnessInconsistent(
+            "an empty tree with a root that is not that of the empty tree", size=self.size(origin)
+        )
+
     def _open(self, note: bytes) -> tuple[Checkpoint, bytes]:
         """Return the checkpoint and the note with the log's verified signatures only."""
-        origin = peek(note).origin
-        pinned = [log for log in self._logs if log.name == origin]
+        checkpoint = peek(note)
+        opened = self._signed(checkpoint.origin, note)
+        lines = "".join(str(signature.line) for signature in opened.signatures)
+        return checkpoint, opened.text + b"\n" + lines.encode()
+
+    def _signed(self, origin: str, note: bytes) -> Note:
+        """Check that the log has signed with a key of every type that is pinned for it."""
+        pinned = self._logs.get(origin, ())
         if not pinned:
             raise OriginUnknown(f"no key is pinned for the log {origin[:80]!r}")
         try:
-            checkpoint, opened = open_checkpoint(note, pinned)
-            check_log_signed(checkpoint, opened, pinned)
+            opened = open_note(note, pinned)
         except SignatureError as error:
             raise LogSignatureWrong(error.cause) from None
-        lines = "".join(str(signature.line) for signature in opened.signatures)
-        return checkpoint, opened.text + b"\n" + lines.encode()
+        missing = {key.kind for key in pinned} - {key.kind for key in pinned if opened.signed_by(key)}
+        if missing:
+            raise LogSignatureWrong("the log has not signed with " + ", ".join(sorted(kind.name for kind in missing)))
+        return opened
 
     def _alarm(
         self,
@@ -235,8 +274,11 @@ class Witness:
         checkpoint: Checkpoint,
         remembered: Remembered | None,
         offered: bytes,
+        time_s: int,
     ) -> None:
         if remembered is None:
+            return
+        if isinstance(refusal, WitnessRollback) and self._is_late(checkpoint.origin, offered, remembered, time_s):
             return
         known = remembered.checkpoint
         finding: Finding | None = None
@@ -248,6 +290,20 @@ class Witness:
             finding = "inconsistent"
         if finding is not None:
             self._store.keep_alarm(Alarm(checkpoint.origin, finding, remembered.note, offered))
+
+    def _is_late(self, origin: str, offered: bytes, remembered: Remembered, time_s: int) -> bool:
+        """Tell whether a smaller checkpoint was merely overtaken: signed before the remembered one, seconds ago.
+
+        Two ways lead to a witness (push and pull), so a checkpoint can arrive after its successor. It is refused all the
+        same; it is no alarm, unless it still comes ``LATE_S`` later, as from a restored backup. Logs whose signatures carry
+        no time get no such grace.
+        """
+        before, after = (self._signed_at(origin, note) for note in (offered, remembered.note))
+        return before is not None and after is not None and before <= after <= time_s <= after + LATE_S
+
+    def _signed_at(self, origin: str, note: bytes) -> int | None:
+        times = [s.time_s for s in open_note(note, self._logs[origin]).signatures if s.time_s]
+        return max(times, default=None)
 
 
 def judge(remembered: Remembered | None, offered: Checkpoint, old_size: int, proof: Sequence[bytes]) -> None:

@@ -18,7 +18,7 @@ from convoy_audit.errors import (
 )
 from convoy_audit.keys import SignatureType
 from convoy_audit.merkle import node_hash
-from convoy_audit.note import Signer, open_note
+from convoy_audit.note import Signer, open_note, sign_note
 from convoy_audit.testing import (
     HYBRID_LOG,
     HYBRID_WITNESS,
@@ -234,3 +234,54 @@ def test_a_second_preimage_of_a_node_as_a_leaf_is_impossible() -> None:
     pair = log.tree.leaf(0) + log.tree.leaf(1)
     forged = log.rewritten([pair])
     assert forged.tree.root() != log.tree.root() == node_hash(log.tree.leaf(0), log.tree.leaf(1))
+
+
+def test_a_log_may_sign_under_another_name_than_its_origin() -> None:
+    """The Go checksum database does; its keys are pinned by origin then."""
+    log = grown(0)
+    other = MemoryLog("go.sum database tree")
+    other.signers = tuple(Signer.generate("sum.example.org", SignatureType.ED25519) for _ in range(1))
+    other.append(b"a", b"b")
+    witness = Witness(
+        [Signer.generate("w", SignatureType.COSIGNATURE_ED25519)],
+        {log.origin: [s.verifier for s in log.signers], other.origin: [s.verifier for s in other.signers]},
+        MemoryWitnessStore(),
+    )
+    assert witness.answer(make_request(0, [], other.checkpoint()), 1).startswith("— w ".encode())
+    assert (witness.size(other.origin), witness.size(log.origin)) == (2, 0)
+
+
+def test_an_empty_tree_with_a_false_root_is_unprocessable() -> None:
+    """422 if the log signed it, 404 and 403 before that (tlog-witness)."""
+    log = MemoryLog(ORIGIN)
+    witness = make_witness("w", log)
+
+    def body(origin: str, signer: Signer) -> bytes:
+        text = f"{origin}\n0\n{'A' * 43}=\n".encode()
+        return b"old 0\n\n" + sign_note(text, [signer], 1)
+
+    stranger = Signer.generate(ORIGIN, SignatureType.ED25519)
+    for request, status in (
+        (body(ORIGIN, log.signers[0]), 422),
+        (body(ORIGIN, stranger), 403),
+        (body("example.com/lug", log.signers[0]), 404),
+    ):
+        with pytest.raises(WitnessRefusal) as raised:
+            witness.answer(request, 1)
+        assert raised.value.status == status
+
+
+def test_an_overtaken_checkpoint_is_refused_without_an_alarm_and_a_restored_backup_is_not() -> None:
+    """Push and pull may cross within seconds; the same note a minute later is a rollback."""
+    log = grown(5)
+    witness = make_witness("w", log)
+    signed = 1_700_000_000
+    witness.add_checkpoint(log.checkpoint(5, signed), 0, [], signed)
+    with pytest.raises(WitnessRollback):
+        witness.add_checkpoint(log.checkpoint(3, signed - 1), 5, [], signed + 2)
+    assert witness.alarms() == ()
+    for note, time_s in ((log.checkpoint(3, signed - 1), signed + 60), (log.checkpoint(2, signed + 1), signed + 2)):
+        with pytest.raises(WitnessRollback):
+            witness.add_checkpoint(note, 5, [], time_s)
+    assert {alarm.finding for alarm in witness.alarms()} == {"rollback"}
+    assert len(witness.alarms()) == 2
