@@ -239,8 +239,8 @@ def test_a_second_preimage_of_a_node_as_a_leaf_is_impossible() -> None:
 def test_a_log_may_sign_under_another_name_than_its_origin() -> None:
     """The Go checksum database does; its keys are pinned by origin then."""
     log = grown(0)
-    other = MemoryLog("go.sum database tree")
-    other.signers = tuple(Signer.generate("sum.example.org", SignatureType.ED25519) for _ in range(1))
+    other = MemoryLog("go.sum database tree", ())
+    other.signers = (Signer.generate("sum.example.org", SignatureType.ED25519),)
     other.append(b"a", b"b")
     witness = Witness(
         [Signer.generate("w", SignatureType.COSIGNATURE_ED25519)],
