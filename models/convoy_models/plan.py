@@ -97,6 +97,11 @@ class PlannedQuery:
     of the result; ``clip`` the L2 sensitivity per person; ``sigma`` the noise that remains without
     any one share; ``matrix`` the side that holds the rows x, ``vectors`` the sides that hold the
     other factors (none for LOCAL, one for DOT, two for WEIGHTED).
+
+    ``rate`` and ``lead``: a step of a Poisson-sampled training (DP-SGD, LOCAL, never joint): each
+    person is in it with probability ``rate`` by a secret coin of its node, and ``lead`` names the
+    training, whose steps a ledger pays for together (``mechanisms.envelope``). The ``mu2`` of its
+    steps add up to that envelope's.
     """
 
     id: str
@@ -113,6 +118,8 @@ class PlannedQuery:
     mu2: float
     matrix: Side
     vectors: tuple[Side, ...]
+    rate: float = 1.0
+    lead: str | None = None
 
     @property
     def size(self) -> int:

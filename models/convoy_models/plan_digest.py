@@ -22,6 +22,7 @@ def plan_digest(plan: Plan) -> str:
                 query.sigma.hex(),
                 query.mu2.hex(),
                 [[side.role, list(side.parties)] for side in (query.matrix, *query.vectors)],
+                *([] if query.lead is None and query.rate == 1 else [query.rate.hex(), query.lead]),
             ]
             for query in plan.queries
         ]

@@ -14,7 +14,7 @@ reserved before the run's first answer.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -32,7 +32,7 @@ from convoy_models.sums import DealerSession, PartySession
 from convoy_node import dataset, guard
 from convoy_node.errors import ActionRefused
 from convoy_node.home import NodeHome
-from convoy_node.ledger import Charge, charge_units
+from convoy_node.ledger import Charge, charge_tail, charge_units, sampled_charges
 from convoy_node.ledger_view import BudgetStatement
 from convoy_node.memory import KnownRun
 from convoy_node.rounds import Part, charged_to, make_part, queries_of
@@ -180,7 +180,7 @@ class Admission:
                 case.asset,
                 case.now.year,
                 known.delta,
-                charges(case.charged),
+                charges(case.charged, known.delta),
                 contract_cap_micro=contract.privacy[case.asset].totalMicro,
                 asset_cap_micro=self._home.settings.asset_year_cap_micro,
             )
@@ -221,10 +221,11 @@ class Admission:
         if not case.charged or asset not in case.contract.privacy:
             return
         uid, delta = case.contract.uid, case.specification.deltaNano / 1e9
-        cost = accounting.mu2_of_units(charge_units(charges(case.charged)))
-        case.budget[asset] = ledger.statement(asset, uid, case.specification.epsilonMicro, cost, delta)
+        request = charges(case.charged, delta)
+        cost, tail = accounting.mu2_of_units(charge_units(request)), charge_tail(request)
+        case.budget[asset] = ledger.statement(asset, uid, case.specification.epsilonMicro, cost, delta, tail)
         case.asset_cap[asset] = ledger.stated_asset_cap_micro(
-            asset, uid, case.now.year, self._home.settings.asset_year_cap_micro, cost, delta
+            asset, uid, case.now.year, self._home.settings.asset_year_cap_micro, cost, delta, tail
         )
 
     def _check_request(self, case: Case) -> None:
@@ -288,9 +289,20 @@ class Admission:
         return ActionRefused(cause, party=self._party, code=code, fix=fix)
 
 
-def charges(queries: tuple[PlannedQuery, ...]) -> list[Charge]:
-    """Return planned queries as entries of the ledger."""
-    return [Charge(q.id, q.cohort, q.mu2, q.sigma, q.clip) for q in queries]
+def charges(queries: Sequence[PlannedQuery], delta: float) -> list[Charge]:
+    """Return planned queries as entries of the ledger; the steps of a sampled training under one lead."""
+    trainings: dict[str, list[PlannedQuery]] = {}
+    out = []
+    for query in queries:
+        if query.lead is None:
+            out.append(Charge(query.id, query.cohort, query.mu2, query.sigma, query.clip, rate=query.rate))
+        else:
+            trainings.setdefault(query.lead, []).append(query)
+    for lead, steps in trainings.items():
+        first = steps[0]
+        names = [step.id for step in steps]
+        out += sampled_charges(lead, names, first.cohort, first.clip, first.sigma, first.rate, delta)
+    return out
 
 
 def peers_of(planned: Plan, party: str) -> frozenset[str]:

@@ -151,10 +151,17 @@ def status(home: Home, as_json: AsJson = False) -> None:
     _show(facts, as_json, lines, f"convoy-node {'preview' if signed else 'sign'} --home {home}")
 
 
+def _runs_left(count: int) -> str:
+    return f"{count} {'run' if count == 1 else 'runs'} left, this one included" if count else "no run left"
+
+
 @app.command()
 def ledger(
     home: Home,
     events: Annotated[bool, typer.Option("--events", help="List every spent sum as well.")] = False,
+    cross_check: Annotated[
+        bool, typer.Option("--cross-check", help="Recompute every epsilon from the spent sums with dp-accounting.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the privacy ledger: what each asset's persons have paid, and every sum that was answered."""
@@ -165,7 +172,14 @@ def ledger(
 
     with LedgerView(home / LEDGER) as view:
         totals, spent = view.totals(), view.events()
-    facts: dict[str, Any] = {"totals": [asdict(total) for total in totals]}
+        second = [
+            view.independent_epsilon(t.delta, t.asset, t.contract, t.year) if cross_check else None for t in totals
+        ]
+    facts: dict[str, Any] = {
+        "totals": [
+            asdict(t) | ({"pldEpsilon": e} if e is not None else {}) for t, e in zip(totals, second, strict=True)
+        ]
+    }
     if events:
         facts["events"] = [asdict(event) for event in spent]
     if not as_json:
@@ -190,7 +204,14 @@ def ledger(
     _show(
         facts,
         as_json,
-        ["Epsilon is per person, at delta, rounded up. Nothing ever lowers it."],
+        [
+            "Epsilon is per person, at delta, rounded up. Nothing ever lowers it.",
+            *(
+                f"  dp-accounting, {t.asset} {t.contract or t.year}: at most {e:.6f} for all spent sums of all cohorts"
+                for t, e in zip(totals, second, strict=True)
+                if e is not None
+            ),
+        ],
         f"convoy-node preview --home {home}" if events else f"convoy-node ledger --events --home {home}",
     )
 
@@ -221,17 +242,18 @@ def preview(
         lines += [
             f"{run.algorithm} under {run.contract[:23]}…",
             f"  one run costs a person epsilon {run.epsilon:.3f} at delta {run.delta:g}",
-            f"  then {run.epsilon_after:.3f} of {run.cap:g} are used; {run.runs_left} more runs fit",
+            f"  then {run.epsilon_after:.3f} of {run.cap:g} are used; {_runs_left(run.runs_left)}",
             f"  {run.persons} persons consent to {run.purpose}",
         ]
     if not as_json:
         for run in found:
             _table(
-                ("sum", "kind", "over", "columns", "numbers", "clip", "sigma", "mu^2"),
+                ("sum", "kind", "over", "columns", "numbers", "clip", "sigma", "mu^2", "epsilon alone"),
                 [
                     (
                         line.query if line.answered else f"{line.query} (answered by others)", line.kind, line.cohort,
                         ", ".join(line.columns), str(line.numbers), f"{line.clip:.4g}", f"{line.sigma:.4g}", f"{line.mu2:.3g}",
+                        f"{line.epsilon + 5e-5:.4f}",
                     )
                     for line in run.lines
                 ],

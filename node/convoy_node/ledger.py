@@ -10,6 +10,10 @@ Composition. Within one reservation a person is in the cohort *joint* or in *sol
 and attempts of a run, add up, because a person may change cohort between them. Refusing once the
 composed epsilon would pass a cap is a valid filter (``convoy_models.accounting``).
 
+Mixed mechanisms. The steps of a Poisson-sampled training (DP-SGD) have one *lead* charge with the
+envelope of all of them (``convoy_models.mechanisms``: a mu^2 and a tail of delta); the first step
+that is spent spends the lead. Each step still spends its own tag, at one unit.
+
 Life of a charge: reserved -> spent, or reserved -> released when its run is settled. A process that
 dies leaves its reservations open; the next one settles them when it opens the ledger.
 
@@ -19,6 +23,7 @@ numbered statements in the log show that; this module cannot.
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -29,9 +34,16 @@ from pathlib import Path
 from typing import Final, get_args
 
 from convoy_models import accounting
+from convoy_models.mechanisms import (
+    TAIL_SHARE,
+    SampledGaussian,
+    envelope,
+    forbid_sampling_of_joint_rows,
+    left_of,
+)
 from convoy_node import ledger_file
 from convoy_node.errors import BudgetExhausted, LedgerError, NotReserved, RunSettled, SpentBefore
-from convoy_node.ledger_view import Cohort, LedgerView
+from convoy_node.ledger_view import TAIL_UNITS, Cohort, LedgerView
 
 Clock = Callable[[], datetime]
 
@@ -42,11 +54,14 @@ _RESTART: Final = "restart"
 class Charge:
     """What one planned query costs a person of its cohort.
 
-    ``mu2`` is at least ``(clip / sigma)^2``; a smaller number is refused, never believed.
+    ``mu2`` (and ``tail``, for a sampled mechanism of ``steps`` steps at ``rate``) is at least what
+    clip and sigma cost; a smaller number is refused, never believed. ``lead`` names the charge that
+    carries the cost of the sampled training whose step this is.
 
     Raises:
         LedgerError: an unknown cohort, or a mu^2 below what clip and sigma cost.
-        AccountingRefused: a clip or sigma that is not finite and positive.
+        UnsupportedEvent: a sampled mechanism over the joint cohort, whose rows two parties know.
+        AccountingRefused: a clip, sigma, rate or number of steps out of range.
     """
 
     query: str
@@ -54,17 +69,51 @@ class Charge:
     mu2: float
     sigma: float
     clip: float
+    rate: float = 1.0
+    steps: int = 1
+    tail: float = 0.0
+    lead: str | None = None
 
     def __post_init__(self) -> None:
         if self.cohort not in get_args(Cohort) or not self.query:
             raise LedgerError("a charge without a query or of an unknown cohort.")
-        if not self.mu2 >= accounting.gaussian_mu2(self.clip, self.sigma) * (1 - 1e-9):
+        event = SampledGaussian(self.clip, self.sigma, self.rate, self.steps)
+        forbid_sampling_of_joint_rows([event], self.cohort)
+        if self.lead is not None:
+            if self.steps != 1 or self.lead == self.query:
+                raise LedgerError(f"query {self.query} is no step of {self.lead}.")
+        elif not self.mu2 >= envelope([event], self.tail).mu2 * (1 - 1e-9):
             raise LedgerError(f"query {self.query} states less than its clip and sigma cost.")
 
     @property
     def units(self) -> int:
-        """The cost in whole ledger units of 1e-12, rounded up."""
-        return accounting.units_of(self.mu2)
+        """The cost in whole ledger units of 1e-12, rounded up; one unit for a step whose lead carries the cost."""
+        return accounting.units_of(self.mu2) if self.lead is None else 1
+
+    @property
+    def tail_units(self) -> int:
+        """What is set aside of delta, in whole units of 1e-18, rounded up."""
+        return math.ceil(self.tail * TAIL_UNITS) if self.lead is None else 0
+
+
+def sampled_charges(
+    lead: str, queries: Sequence[str], cohort: Cohort, clip: float, sigma: float, rate: float, delta: float
+) -> list[Charge]:
+    """Return the charges of a Poisson-sampled training: its lead, then one for each step.
+
+    Args:
+        lead: a name that is no query's.
+        queries: ids of the steps.
+        cohort: never joint.
+        clip: L2 sensitivity per person of one step's sum.
+        sigma: noise of one step's sum.
+        rate: probability of a person to be in a step.
+        delta: of the contract; a fiftieth of it is set aside as tail.
+    """
+    steps, tail = len(queries), delta / TAIL_SHARE
+    cost = envelope([SampledGaussian(clip, sigma, rate, steps)], tail)
+    whole = Charge(lead, cohort, cost.mu2, sigma, clip, rate=rate, steps=steps, tail=cost.tail)
+    return [whole, *(Charge(q, cohort, 0.0, sigma, clip, rate=rate, lead=lead) for q in queries)]
 
 
 def _utc_now() -> datetime:
@@ -152,21 +201,25 @@ class Ledger(LedgerView):
         """
         if not charges or len({charge.query for charge in charges}) != len(charges):
             raise LedgerError(f"run {run} names no query, or one query twice.")
-        request = accounting.mu2_of_units(charge_units(charges))
+        _check_leads(run, charges)
+        request, tail = accounting.mu2_of_units(charge_units(charges)), charge_tail(charges)
         with self._writing() as db:
             (last,) = db.execute("SELECT MAX(attempt) FROM reservation WHERE run = ?", (run,)).fetchone()
             if last is not None and attempt <= last:
                 raise SpentBefore(f"run {run} has had attempt {last}; {attempt} is not later.")
-            reasons = [
-                f"{whole} would reach epsilon "
-                f"{accounting.micro(accounting.epsilon_of(used + request, delta)) / 1e6:.6f}; "
-                f"the cap is {cap / 1e6:.6f}"
-                for whole, used, cap in (
-                    (f"{asset} under {contract}", self.mu2(asset, contract), contract_cap_micro),
-                    (f"{asset} in {year}", self.mu2(asset, year=year), asset_cap_micro),
-                )
-                if not accounting.fits(used, request, delta, cap)
-            ]
+            reasons = []
+            for whole, of, cap in (
+                (f"{asset} under {contract}", (asset, contract, None), contract_cap_micro),
+                (f"{asset} in {year}", (asset, None, year), asset_cap_micro),
+            ):
+                used, tails = self.mu2(*of), self.tail(*of) + tail
+                if tails >= delta:
+                    reasons.append(f"{whole} would set aside all of delta for sampled mechanisms")
+                elif not accounting.fits(used, request, left_of(delta, tails), cap):
+                    reached = accounting.epsilon_of(used + request, left_of(delta, tails))
+                    reasons.append(
+                        f"{whole} would reach epsilon {accounting.micro(reached) / 1e6:.6f}; the cap is {cap / 1e6:.6f}"
+                    )
             if reasons:
                 raise BudgetExhausted(f"run {run} does not fit the budget.", reasons=reasons)
             row = db.execute(
@@ -186,8 +239,23 @@ class Ledger(LedgerView):
                 ),
             )
             db.executemany(
-                "INSERT INTO charge (reservation, query, cohort, units, sigma, clip) VALUES (?, ?, ?, ?, ?, ?)",
-                [(row.lastrowid, c.query, c.cohort, c.units, c.sigma, c.clip) for c in charges],
+                "INSERT INTO charge (reservation, query, cohort, units, sigma, clip, rate, steps, tail, lead)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        row.lastrowid,
+                        c.query,
+                        c.cohort,
+                        c.units,
+                        c.sigma,
+                        c.clip,
+                        c.rate,
+                        c.steps,
+                        c.tail_units,
+                        c.lead,
+                    )
+                    for c in charges
+                ],
             )
 
     def spend(self, run: str, query: str, attempt: int) -> None:
@@ -200,7 +268,7 @@ class Ledger(LedgerView):
         """
         with self._writing() as db:
             row = db.execute(
-                "SELECT r.id, r.settled_at, c.spent_at FROM charge c"
+                "SELECT r.id, r.settled_at, c.spent_at, c.lead FROM charge c"
                 " JOIN reservation r ON r.id = c.reservation"
                 " WHERE r.run = ? AND r.attempt = ? AND c.query = ?",
                 (run, attempt, query),
@@ -208,14 +276,14 @@ class Ledger(LedgerView):
             tag = f"query {query} of run {run}, attempt {attempt},"
             if row is None:
                 raise NotReserved(f"{tag} was never reserved.")
-            reservation, settled_at, spent_at = row
+            reservation, settled_at, spent_at, lead = row
             if spent_at is not None:
                 raise SpentBefore(f"{tag} was spent at {spent_at}.")
             if settled_at is not None:
                 raise RunSettled(f"{tag} was settled at {settled_at}.")
             db.execute(
-                "UPDATE charge SET spent_at = ? WHERE reservation = ? AND query = ?",
-                (self._now(), reservation, query),
+                "UPDATE charge SET spent_at = ? WHERE reservation = ? AND query IN (?, ?) AND spent_at IS NULL",
+                (self._now(), reservation, query, lead if lead is not None else query),
             )
         # If we die here, the charge is spent and nothing has left: the person is better off.
 
@@ -249,6 +317,29 @@ class Ledger(LedgerView):
                     code="LEDGER_WRITE_FAILED",
                     fix="See the node's log: disk full, or the file was moved or closed.",
                 ) from error
+
+
+def _check_leads(run: str, charges: Sequence[Charge]) -> None:
+    """Refuse steps without a lead that covers all of them."""
+    leads = {charge.query: charge for charge in charges if charge.lead is None}
+    steps: dict[str, int] = {}
+    for charge in charges:
+        if charge.lead is not None:
+            whole = leads.get(charge.lead)
+            same = whole is not None and (whole.cohort, whole.sigma, whole.clip, whole.rate) == (
+                charge.cohort, charge.sigma, charge.clip, charge.rate,
+            )  # fmt: skip
+            steps[charge.lead] = steps.get(charge.lead, 0) + 1
+            if not same or whole is None or steps[charge.lead] > whole.steps:
+                raise LedgerError(f"run {run}: query {charge.query} is no step that {charge.lead} pays for.")
+
+
+def charge_tail(charges: Sequence[Charge]) -> float:
+    """Return what is set aside of delta at most: the larger cohort's sum."""
+    units = max(
+        sum(charge.tail_units for charge in charges if charge.cohort in (cohort, "all")) for cohort in ("joint", "solo")
+    )
+    return units / TAIL_UNITS
 
 
 def charge_units(charges: Sequence[Charge]) -> int:

@@ -17,7 +17,7 @@ from typing import Final, Literal
 from convoy_node.errors import LedgerDamaged, LedgerError
 
 _APPLICATION: Final = 0x434C4447  # "CLDG"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE reservation (
     id INTEGER PRIMARY KEY,
@@ -33,6 +33,8 @@ CREATE TABLE charge (
     cohort TEXT NOT NULL CHECK (cohort IN ('joint', 'solo', 'all')),
     units INTEGER NOT NULL CHECK (units > 0), sigma REAL NOT NULL, clip REAL NOT NULL,
     spent_at TEXT,
+    rate REAL NOT NULL DEFAULT 1.0, steps INTEGER NOT NULL DEFAULT 1,
+    tail INTEGER NOT NULL DEFAULT 0 CHECK (tail >= 0), lead TEXT,
     PRIMARY KEY (reservation, query)
 ) STRICT;
 CREATE INDEX reservation_asset ON reservation (asset, contract, year);
@@ -43,6 +45,14 @@ CREATE TRIGGER charge_stays BEFORE DELETE ON charge
 CREATE TRIGGER reservation_stays BEFORE DELETE ON reservation
     BEGIN SELECT RAISE(ABORT, 'a ledger only grows'); END;
 """
+_FROM_1: Final = """
+ALTER TABLE charge ADD COLUMN rate REAL NOT NULL DEFAULT 1.0;
+ALTER TABLE charge ADD COLUMN steps INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE charge ADD COLUMN tail INTEGER NOT NULL DEFAULT 0 CHECK (tail >= 0);
+ALTER TABLE charge ADD COLUMN lead TEXT;
+PRAGMA user_version = 2;
+"""
+"""Version 2 knows sampled mechanisms; what version 1 holds keeps its meaning."""
 
 
 def create(path: Path) -> None:
@@ -97,7 +107,7 @@ def lock(path: Path, wait_s: float) -> int:
 
 
 def open_file(path: Path, mode: Literal["rw", "ro"]) -> sqlite3.Connection:
-    """Open an existing ledger and check that it is one."""
+    """Open an existing ledger and check that it is one; a writer brings an older one up to this version."""
     try:
         db = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None,
@@ -108,6 +118,9 @@ def open_file(path: Path, mode: Literal["rw", "ro"]) -> sqlite3.Connection:
             db.execute("PRAGMA user_version").fetchone(),
         )
         sound = db.execute("PRAGMA quick_check").fetchone()
+        if kind == ((_APPLICATION,), (1,)) and sound == ("ok",) and mode == "rw":
+            db.executescript(f"BEGIN IMMEDIATE; {_FROM_1} COMMIT;")
+            kind = ((_APPLICATION,), (_VERSION,))
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA foreign_keys = ON")
         db.execute("PRAGMA busy_timeout = 5000")

@@ -17,9 +17,10 @@ from convoy_contracts.document import Contract
 from convoy_contracts.roles import roles_of
 from convoy_contracts.specification import RecommendSpecification, RiskSpecification
 from convoy_models import accounting
+from convoy_models.mechanisms import left_of
 from convoy_models.plan import Plan, PlannedQuery, layout, plan
 from convoy_node.admission import charges
-from convoy_node.ledger import charge_units
+from convoy_node.ledger import charge_tail, charge_units
 from convoy_node.ledger_view import LedgerView
 from convoy_node.register import Cohort, Register
 from convoy_node.rounds import charged_to
@@ -28,7 +29,10 @@ from convoy_node.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One noisy sum. ``answered`` is False where others answer it about persons whom this node links."""
+    """One noisy sum; ``epsilon`` is that of this sum alone, rounded up (sums compose in mu^2, not in epsilon).
+
+    ``answered`` is False where others answer it about persons whom this node links.
+    """
 
     query: str
     kind: str
@@ -39,6 +43,7 @@ class Line:
     sigma: float
     mu2: float
     answered: bool
+    epsilon: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,11 @@ def preview(
         if not queries:
             continue
         delta = spec.deltaNano / 1e9
-        cost = accounting.mu2_of_units(charge_units(charges(queries)))
+        request = charges(queries, delta)
+        cost = accounting.mu2_of_units(charge_units(request))
+        tail = charge_tail(request)
+        left = left_of(delta, ledger.tail(row.asset, contract.uid) + tail)
+        left_in_year = left_of(delta, ledger.tail(row.asset, year=now.year) + tail)
         used, cap = ledger.mu2(row.asset, contract.uid), contract.privacy[row.asset].totalMicro
         in_year = ledger.mu2(row.asset, year=now.year)
         sensitive = any(field.sensitive for field in row.fields)
@@ -91,15 +100,15 @@ def preview(
                 asset=row.asset,
                 purpose=purpose,
                 delta=delta,
-                epsilon=accounting.epsilon_of(cost, delta),
-                epsilon_after=accounting.epsilon_of(used + cost, delta),
+                epsilon=accounting.epsilon_of(cost, left_of(delta, tail)),
+                epsilon_after=accounting.epsilon_of(used + cost, left),
                 cap=cap / 1e6,
                 runs_left=min(
-                    accounting.runs_left(used, cost, delta, cap),
-                    accounting.runs_left(in_year, cost, delta, settings.asset_year_cap_micro),
+                    accounting.runs_left(used, cost, left, cap),
+                    accounting.runs_left(in_year, cost, left_in_year, settings.asset_year_cap_micro),
                 ),
                 persons=cohort.size,
-                lines=tuple(_line(spec, planned, query, settings.party) for query in queries),
+                lines=tuple(_line(spec, planned, query, settings.party, delta) for query in queries),
             )
         )
     return found
@@ -127,7 +136,9 @@ def consenting(contract: Contract, purpose: str, register: Register, now: dateti
     )
 
 
-def _line(spec: RiskSpecification | RecommendSpecification, planned: Plan, query: PlannedQuery, party: str) -> Line:
+def _line(
+    spec: RiskSpecification | RecommendSpecification, planned: Plan, query: PlannedQuery, party: str, delta: float
+) -> Line:
     return Line(
         query=query.id,
         kind=query.kind,
@@ -138,6 +149,7 @@ def _line(spec: RiskSpecification | RecommendSpecification, planned: Plan, query
         sigma=query.sigma,
         mu2=query.mu2,
         answered=party in query.participants,
+        epsilon=accounting.epsilon_of(query.mu2, delta),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from convoy_audit.events import RunSettled
 from convoy_models import accounting
+from convoy_models.mechanisms import left_of
 from convoy_node.ledger_view import LedgerView
 from convoy_node.memory import KnownRun
 
@@ -27,8 +28,9 @@ def settled(
     """Return the event of a run whose reservation the ledger has settled."""
     spent, total = {}, {}
     if known.asset:
-        spent[known.asset] = accounting.micro(accounting.epsilon_of(run_mu2(ledger, known.run), known.delta))
-        total[known.asset] = accounting.micro(accounting.epsilon_of(ledger.mu2(known.asset), known.delta))
+        left = left_of(known.delta, ledger.tail(known.asset))
+        spent[known.asset] = accounting.micro(accounting.epsilon_of(run_mu2(ledger, known.run), left))
+        total[known.asset] = accounting.micro(accounting.epsilon_of(ledger.mu2(known.asset), left))
     return RunSettled(
         at=now,
         party=party,

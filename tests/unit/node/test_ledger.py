@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
+import sqlite3
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from convoy_models import accounting
+from convoy_models.mechanisms import UnsupportedEvent
 from convoy_node.errors import (
     BudgetExhausted,
     LedgerDamaged,
@@ -19,7 +22,7 @@ from convoy_node.errors import (
     RunSettled,
     SpentBefore,
 )
-from convoy_node.ledger import Charge, Ledger
+from convoy_node.ledger import Charge, Ledger, sampled_charges
 from convoy_node.ledger_view import LedgerView
 
 DELTA = 1e-6
@@ -228,3 +231,64 @@ def test_a_closed_ledger_refuses_with_its_own_error(path: Path) -> None:
     ledger.close()
     with pytest.raises(LedgerError):
         reserve(ledger, "r1", [charge("a", 0.1)])
+
+
+def test_a_sampled_training_is_paid_once_with_its_first_step(ledger: Ledger) -> None:
+    """The lead's envelope is reserved with the plan, spent with the first step, and never released then."""
+    steps = [f"all/residual/{n}" for n in range(400)]
+    reserve(
+        ledger, "r1", [charge("gam", 0.7, "all"), *sampled_charges("residual", steps, "all", 1.0, 2.0, 0.04, DELTA)]
+    )
+    assert ledger.tail(ASSET) == pytest.approx(DELTA / 50)
+    ledger.spend("r1", steps[7], 1)
+    with pytest.raises(SpentBefore):
+        ledger.spend("r1", steps[7], 1)
+    ledger.settle("r1", "aborted")
+    assert accounting.epsilon_of(ledger.spent_mu2(ASSET), DELTA) == pytest.approx(2.03, abs=0.02)
+    assert {event.query for event in ledger.events()} == {"residual", steps[7]}
+    assert ledger.independent_epsilon(DELTA, ASSET, "risk") == pytest.approx(2.004, abs=0.002)
+    assert ledger.totals()[0].epsilon >= ledger.independent_epsilon(DELTA, ASSET, "risk")
+
+
+def test_a_sampled_training_that_understates_its_cost_is_refused(ledger: Ledger) -> None:
+    """Too small a mu^2, too few steps under a lead, another rate, or a joint cohort."""
+    honest = sampled_charges("residual", ["s1", "s2"], "all", 1.0, 2.0, 0.04, DELTA)
+    with pytest.raises(LedgerError):
+        dataclasses.replace(honest[0], mu2=honest[0].mu2 / 2)
+    with pytest.raises(UnsupportedEvent):
+        dataclasses.replace(honest[0], cohort="joint")
+    more = [*honest, dataclasses.replace(honest[1], query="s3")]
+    for wrong in (more, honest[1:], [honest[0], dataclasses.replace(honest[1], rate=0.05)]):
+        with pytest.raises(LedgerError):
+            reserve(ledger, "r1", wrong)
+    assert ledger.mu2(ASSET) == 0
+
+
+def test_tails_that_use_up_delta_are_refused(ledger: Ledger) -> None:
+    """Forty-nine sampled trainings fit a delta of fifty tails; the fiftieth would leave none of it."""
+    for number in range(49):
+        cheap = sampled_charges("lead", ["step"], "all", 1.0, 50.0, 0.001, DELTA)
+        reserve(ledger, f"r{number}", cheap)
+    with pytest.raises(BudgetExhausted) as refused:
+        reserve(ledger, "last", sampled_charges("lead", ["step"], "all", 1.0, 50.0, 0.001, DELTA))
+    assert "delta" in refused.value.reasons[0]
+
+
+def test_a_ledger_of_version_one_is_brought_up_and_keeps_its_meaning(path: Path) -> None:
+    """Its charges are Gaussian sums; reading beside a node asks for the node to be started once."""
+    with Ledger(path, clock=clock) as ledger:
+        reserve(ledger, "r1", [charge("q", RUN_MU2)])
+        ledger.spend("r1", "q", 1)
+        before = ledger.spent_mu2(ASSET)
+    db = sqlite3.connect(path)
+    for column in ("rate", "steps", "tail", "lead"):
+        db.execute("DROP TRIGGER IF EXISTS spent_stays")
+        db.execute(f"ALTER TABLE charge DROP COLUMN {column}")
+    db.execute("PRAGMA user_version = 1")
+    db.commit()
+    db.close()
+    with pytest.raises(LedgerDamaged):
+        LedgerView(path)
+    with Ledger(path, clock=clock) as ledger:
+        assert ledger.spent_mu2(ASSET) == before
+        reserve(ledger, "r2", [charge("q", 0.1)])
