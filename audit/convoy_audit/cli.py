@@ -1,9 +1,10 @@
-"""The offline verifier: ``convoy-audit verify|show|fsck``.
+"""The offline verifier: ``convoy-audit verify|show|fsck|consent``.
 
     convoy-audit verify PACK [--policy FILE] [--lang zh] [--json]    an evidence pack, folder or zip
     convoy-audit show PACK ENTRY [--lang zh] [--json]                one entry: sentence, bytes, proof
     convoy-audit fsck LOG [--policy FILE] [--json]                   a coordinator's SQLite file, a
                                                                      folder of tiles, or a pack
+    convoy-audit consent PROOF --card FILE [--receipt FILE] [--pack PACK]   a person's consent in an epoch
 
 Needs no network and no code of the coordinator. Exit codes:
     0  everything that could be checked holds
@@ -22,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from convoy_audit.consent_cli import add_consent
 from convoy_audit.errors import AuditError
 
 if TYPE_CHECKING:
@@ -87,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     show = _command(commands, "show", _show, "print one entry", "PACK", "folder or .zip")
     show.add_argument("entry", metavar="ENTRY", type=int, help="index of the entry, from 0")
     _command(commands, "fsck", _fsck, "derive a whole log again", "LOG", "SQLite file, tiles, or pack")
+    add_consent(commands)
     return parser
 
 

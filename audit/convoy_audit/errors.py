@@ -9,6 +9,7 @@
                                 is wrong
     ├── StatementError          a party's statement: signature, numbering or chain
     ├── EvidenceError           evidence that does not show what it should
+    ├── ConsentProofError       a consent receipt or proof that does not hold
     ├── StoreConflict           a witness store was changed in between; the witness tries again
     ├── StoreError              a witness store that is missing, damaged, or cannot be written
     └── WitnessRefusal          a witness does not cosign
@@ -36,6 +37,10 @@ FIXES: Final[Mapping[str, tuple[str, str]]] = {
     "PROOF_WRONG": (
         ("Ask for the proof again for exactly these sizes; if it stays wrong, keep all inputs: they may show fraud."),
         "请按相同大小重新索取证明；若仍不成立，请保留全部输入，它们可能是造假的证据。",
+    ),
+    "CONSENT_PROOF_WRONG": (
+        "Ask the party for receipt and proof again; keep all of them, because a promise that is not kept shows here.",
+        "请向该参与方重新索取回执与证明，并全部保留：未兑现的承诺会在此显现。",
     ),
     "KEY_REJECTED": (
         "Generate a new key with Signer.generate (nodes: convoy-node init) and enrol that.",
@@ -173,6 +178,12 @@ class StoreError(AuditError):
     """A witness store that is missing, damaged or cannot be written."""
 
     default_code = "STORE_WRONG"
+
+
+class ConsentProofError(AuditError):
+    """A consent receipt or proof that does not hold."""
+
+    default_code = "CONSENT_PROOF_WRONG"
 
 
 class StoreConflict(AuditError):

@@ -303,6 +303,48 @@ class RunSettled(StatedEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConsentRooted(StatedEvent):
+    """A node fixed the state of every consent of a contract at one instant: an epoch (``convoy_audit.consent``).
+
+    ``root`` is over keyed leaves, so it says nothing about a person. Counts are rounded down to whole fifties.
+    ``incarnation`` changes when a node's register was restored from a copy.
+    """
+
+    TYPE = "node:consent:rooted"
+    TITLES = ("Consent epoch", "同意登记时点")
+
+    contract: Token  # uid: all versions of a contract share their consents
+    epoch: Count
+    root: Digest
+    persons: Count
+    withdrawn: Count  # since the epoch before
+    incarnation: Token
+    previous: Digest | None = None  # root of the epoch before
+
+    def check_rules(self) -> None:
+        """Counts are bucketed; only the first epoch has none before it."""
+        if self.persons % 50 or self.withdrawn % 50:
+            raise FormatError("counts of persons are multiples of 50")
+        if self.epoch < 1 or (self.epoch == 1) != (self.previous is None):
+            raise FormatError("epochs start at 1; only the first has none before it")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DutyStated(StatedEvent):
+    """A party's duty was raised, fulfilled with evidence, or passed its due date. ``duty`` is a random id."""
+
+    TYPE = "node:duty:stated"
+    TITLES = ("Duty", "义务")
+
+    duty: Token
+    kind: Token
+    contract: Token | None = None
+    due: datetime
+    step: Literal["raised", "fulfilled", "overdue"]
+    evidence: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WitnessAlarm(StatedEvent):
     """A witness refused a checkpoint; it keeps both signed notes."""
 
@@ -335,6 +377,8 @@ CATALOGUE: Final = (
     DecisionMade,
     LedgerStated,
     RunSettled,
+    ConsentRooted,
+    DutyStated,
     WitnessAlarm,
 )
 EVENTS: Final[Mapping[str, type[Event]]] = MappingProxyType({c.TYPE: c for c in CATALOGUE})
