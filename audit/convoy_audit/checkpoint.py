@@ -1,11 +1,12 @@
 """Checkpoints: a log's signed size and root (C2SP tlog-checkpoint v1.0.0).
 
-    Checkpoint(origin: str, size: int, root: bytes); .text -> bytes; Checkpoint.parse(text: bytes)
+    Checkpoint(origin: str, size: int, root: bytes, extensions=()); .text -> bytes
+    parse_checkpoint(text: bytes) -> Checkpoint              a note text; also Checkpoint.parse
     open_checkpoint(note: bytes, verifiers) -> (Checkpoint, Note)   signed by at least one known key
     peek(note: bytes) -> Checkpoint                          nothing verified
 
-Stricter than the specification: extension lines are refused, because ML-DSA-44 cosignatures do not
-cover them.
+Extension lines are kept and mean nothing: our logs write none, no decision reads them, and ML-DSA-44
+cosignatures do not cover them.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Checkpoint:
     origin: str
     size: int
     root: bytes
+    extensions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         length = len(self.origin.encode())
@@ -40,26 +42,46 @@ class Checkpoint:
             raise FormatError(f"a root hash of {len(self.root)} bytes")
         if self.size == 0 and self.root != EMPTY_ROOT:
             raise FormatError("an empty tree with a root that is not that of the empty tree")
+        if any(not line or "\n" in line for line in self.extensions):
+            raise FormatError("an extension line that is empty, or with a newline")
 
     @property
     def text(self) -> bytes:
         """The note text."""
-        return f"{self.origin}\n{self.size}\n{b64(self.root)}\n".encode()
+        return "\n".join((self.origin, str(self.size), b64(self.root), *self.extensions, "")).encode()
 
     @classmethod
     def parse(cls, text: bytes) -> Checkpoint:
         """Read a note text.
 
         Raises:
-            FormatError: not exactly origin, size and root.
+            FormatError: not origin, size, root and perhaps extension lines, each with its newline.
         """
-        try:
-            lines = text.decode("utf-8").split("\n")
-        except UnicodeDecodeError:
-            raise FormatError("a checkpoint that is not UTF-8") from None
-        if len(lines) != 4 or lines[3]:
-            raise FormatError("a checkpoint has exactly three lines: origin, size, root")
-        return cls(lines[0], decimal(lines[1], "the tree size"), unb64(lines[2]))
+        return cls(*read_lines(text))
+
+
+def parse_checkpoint(text: bytes) -> Checkpoint:
+    """Read a note text; the same as ``Checkpoint.parse``.
+
+    Raises:
+        FormatError: not a checkpoint.
+    """
+    return Checkpoint.parse(text)
+
+
+def read_lines(text: bytes) -> tuple[str, int, bytes, tuple[str, ...]]:
+    """Return origin, size, root and extension lines of a note text; their values are not judged.
+
+    Raises:
+        FormatError: other lines, or lines that cannot be read.
+    """
+    try:
+        lines = text.decode("utf-8").split("\n")
+    except UnicodeDecodeError:
+        raise FormatError("a checkpoint that is not UTF-8") from None
+    if len(lines) < 4 or lines.pop() or not all(lines):
+        raise FormatError("a checkpoint has three lines - origin, size, root - and no empty one")
+    return lines[0], decimal(lines[1], "the tree size"), unb64(lines[2]), tuple(lines[3:])
 
 
 def open_checkpoint(note: bytes, verifiers: Iterable[Verifier]) -> tuple[Checkpoint, Note]:

@@ -1,12 +1,13 @@
 """The messages that timestamped signatures of checkpoints are made over (C2SP tlog-cosignature).
 
-    message(kind, name: str, text: bytes, time_s: int) -> bytes split(kind, signature: bytes) ->
-    (time_s, raw signature) join(time_s: int, raw: bytes) -> bytes
+    message(kind, name: str, text: bytes, time_s: int) -> bytes
+    split(kind, signature: bytes) -> (time_s, raw signature)
+    join(time_s: int, raw: bytes) -> bytes
 
 ``0x04`` Ed25519: ``cosignature/v1``, the time, then the whole note text. ``0x06`` ML-DSA-44: a
 ``cosigned_message`` with the cosigner's name, the time, origin, start 0, end = size, root;
-extension lines are not covered, so this library refuses checkpoints that have any. Source:
-tlog-cosignature as of v1.1.0-rc.1. Never changes: both formats.
+extension lines are not covered, so nothing may be decided on them. Source: tlog-cosignature as of
+v1.1.0-rc.1. Never changes: both formats.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def message(kind: SignatureType, name: str, text: bytes, time_s: int) -> bytes:
         return b"cosignature/v1\ntime %d\n" % time_s + text
     origin, size, root = _three_lines(text)
     cosigner = name.encode()
-    if len(cosigner) > 255:
-        raise FormatError("a cosigner's name has more than 255 bytes")
+    if not 0 < len(cosigner) <= 255:
+        raise FormatError("a cosigner's name has 1 to 255 bytes")
     return b"".join(
         (
             b"subtree/v1\n\0",
@@ -78,8 +79,8 @@ def join(time_s: int, raw: bytes) -> bytes:
 
 def _three_lines(text: bytes) -> tuple[bytes, int, bytes]:
     lines = text.split(b"\n")
-    if len(lines) != 4 or lines[3] or not 0 < len(lines[0]) <= 255:
-        raise FormatError("a subtree cosignature is made over a checkpoint of three lines only")
+    if len(lines) < 4 or lines.pop() or not all(lines) or len(lines[0]) > 255:
+        raise FormatError("a subtree cosignature is made over a checkpoint: origin, size, root")
     try:
         size = decimal(lines[1].decode("ascii"), "the size")
     except UnicodeDecodeError:

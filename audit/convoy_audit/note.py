@@ -2,7 +2,7 @@
 
     open_note(text: bytes, verifiers: Iterable[Verifier]) -> Note   raises AuditError
     split_note(text: bytes) -> (note text, list of SignatureLine)      syntax only, nothing verified
-    Verifier.parse(vkey: str); .name, .kind, .public, .key_id, .vkey; .verify(text, signature)
+    parse_vkey(vkey: str) -> Verifier, the same as Verifier.parse; .name, .kind, .public, .key_id, .vkey; .verify(text, signature)
     Signer.generate(name, kind), Signer.from_seed(name, kind, seed), Signer.parse(secret);
         .verifier, .vkey, .secret, .line(text, time_s) -> signature line; sign_note(text, signers,
         time_s) -> bytes
@@ -10,8 +10,8 @@
         .signed_by(verifier)
 
 A ``Note`` exists only if at least one known key signed it and no signature of a known key is wrong.
-Signatures of unknown keys are kept as they are and mean nothing. Limits: 1 MiB and 64 signature
-lines (the specification asks for at least 16).
+Signatures of unknown keys are kept as they are and mean nothing. Limits: 1 MiB and 100 signature
+lines (the specification asks for at least 16; 32 witnesses with two keys each need 66).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from convoy_audit.errors import FormatError, KeyRejected, SignatureError
 from convoy_audit.keys import SignatureType, check_public, public_of_seed, sign_raw, verify_raw
 
 MAX_NOTE_BYTES: Final = 1024 * 1024
-MAX_SIGNATURES: Final = 64
+MAX_SIGNATURES: Final = 100
 _DASH: Final = "— ".encode()
 _SECRET: Final = "PRIVATE+KEY+"  # noqa: S105 - the format's prefix
 
@@ -48,13 +48,18 @@ class Verifier:
         object.__setattr__(self, "key_id", _key_id(self.name, self.kind, self.public))
 
     @classmethod
-    def parse(cls, vkey: str) -> Verifier:
+    def parse(cls, vkey: str | bytes) -> Verifier:
         """Read ``<name>+<key id>+<base64(type || key)>``.
 
         Raises:
             KeyRejected: not a verifier key, an unknown type, a wrong key id, or a key that must not
                 be used.
         """
+        if isinstance(vkey, bytes):
+            try:
+                vkey = vkey.decode("utf-8")
+            except UnicodeDecodeError:
+                raise KeyRejected("a verifier key that is not UTF-8") from None
         name, kind, key_id, key = _parse_key(vkey)
         verifier = cls(name, kind, key)
         if verifier.key_id != key_id:
@@ -184,19 +189,31 @@ class Note:
         return any(signature.verifier == verifier for signature in self.signatures)
 
 
-def open_note(text: bytes, verifiers: Iterable[Verifier]) -> Note:
+def parse_vkey(vkey: str | bytes) -> Verifier:
+    """Read a verifier key; the same as ``Verifier.parse``.
+
+    Raises:
+        KeyRejected: not a verifier key, or one that must not be used.
+    """
+    return Verifier.parse(vkey)
+
+
+def open_note(text: bytes | str, verifiers: Iterable[Verifier | str] | Verifier) -> Note:
     """Verify a note.
 
     Args:
         text: the whole note as received.
-        verifiers: the known keys.
+        verifiers: the known keys, also as vkeys.
 
     Raises:
         FormatError: not a signed note.
         SignatureError: a known key's signature does not hold, or no known key has signed.
     """
     known: dict[tuple[str, bytes], Verifier] = {}
-    for verifier in verifiers:
+    if isinstance(text, str):
+        text = _octets(text)
+    for given in [verifiers] if isinstance(verifiers, Verifier | str) else verifiers:
+        verifier = Verifier.parse(given) if isinstance(given, str) else given
         taken = known.setdefault((verifier.name, verifier.key_id), verifier)
         if taken != verifier:
             raise KeyRejected(f"two known keys share name and key id: {verifier.name[:80]!r}")
@@ -291,6 +308,13 @@ def check_name(name: str) -> None:
     """
     if not name or "+" in name or any(c.isspace() or ord(c) < 0x20 for c in name):
         raise KeyRejected("a key name must not be empty and has no space, plus or control character")
+
+
+def _octets(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise FormatError("a note that is not UTF-8") from None
 
 
 def _key_id(name: str, kind: SignatureType, public: bytes) -> bytes:

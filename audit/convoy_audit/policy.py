@@ -1,7 +1,9 @@
 """Which logs and witnesses are trusted, and how many of them are enough (C2SP tlog-policy).
 
-    Policy.parse(text: bytes) -> Policy      make_policy(log_keys, witnesses, quorum=None)
+    parse_policy(text: bytes) -> Policy      the same as Policy.parse
+    make_policy(log_keys, witnesses, quorum=None) -> Policy
     .text -> bytes    .standing(note: bytes) -> Standing (who has signed; raises if the log has not)
+    .is_met_by(names) -> bool                 evaluates the quorum for a set of witness names
     .verify(note: bytes) -> Verified            raises PolicyError with QUORUM_MISSING
     quorum_of(n: int) -> 1 + floor(2n/3)        so that one dishonest witness of four is outvoted
 
@@ -9,6 +11,9 @@
 different signature types, one signature of each type is needed (SPEC.md §4). For a witness this is
 written in the file itself, as a group with ``all``; for a log it is applied by ``standing``. A
 policy is what trust starts from: pin it, compare its digest, never take it from the coordinator.
+
+Two liberties that other parsers take too: the last line may lack its newline, and a witness key of
+type 0x01 is read as the same Ed25519 key of type 0x04 (only timestamped cosignatures count).
 """
 
 from __future__ import annotations
@@ -73,13 +78,24 @@ class Policy:
     text: bytes = field(repr=False)
 
     @classmethod
-    def parse(cls, text: bytes) -> Policy:
+    def parse(cls, text: bytes | str) -> Policy:
         """Read a policy file.
 
         Raises:
             PolicyError: the file breaks the format; the line is named.
         """
-        return _Reader().read(text)
+        return _Reader().read(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
+
+    def is_met_by(self, names: Iterable[str | bytes]) -> bool:
+        """Tell whether cosignatures of these witnesses (names of this file) make the quorum."""
+        return self.quorum == NONE or self.quorum in self._met({_name(name) for name in names})
+
+    def _met(self, cosigned: Iterable[str]) -> set[str]:
+        met = {name for name in cosigned if name in self.witnesses}
+        for group in self.groups.values():  # members are defined before their group
+            if sum(member in met for member in group.members) >= group.threshold:
+                met.add(group.name)
+        return met
 
     @property
     def digest(self) -> str:
@@ -113,10 +129,7 @@ class Policy:
         """
         checkpoint, opened = open_checkpoint(note, {*self.logs, *self.witnesses.values()})
         check_log_signed(checkpoint, opened, self.logs)
-        met: set[str] = {n for n, v in self.witnesses.items() if opened.signed_by(v)}
-        for group in self.groups.values():  # members are defined before their group
-            if sum(member in met for member in group.members) >= group.threshold:
-                met.add(group.name)
+        met = self._met(n for n, v in self.witnesses.items() if opened.signed_by(v))
         return Standing(
             checkpoint=checkpoint,
             note=opened,
@@ -164,6 +177,15 @@ def check_log_signed(checkpoint: Checkpoint, note: Note, logs: Iterable[Verifier
             ),
             code="SIGNATURE_MISSING",
         )
+
+
+def parse_policy(text: bytes | str) -> Policy:
+    """Read a policy file; the same as ``Policy.parse``.
+
+    Raises:
+        PolicyError: the file breaks the format; the line is named.
+    """
+    return Policy.parse(text)
 
 
 def quorum_of(witnesses: int) -> int:
@@ -219,8 +241,6 @@ class _Reader:
         for octet in text:
             if octet == 0x7F or (octet < 0x20 and octet not in b"\t\n"):
                 raise PolicyError(f"the control character 0x{octet:02x} in a policy")
-        if text and not text.endswith(b"\n"):
-            raise PolicyError("a policy whose last line has no newline")
         for number, line in enumerate(text.split(b"\n"), start=1):
             words = [word.decode("latin-1") for word in line.replace(b"\t", b" ").split(b" ") if word]
             if not words or words[0].startswith("#"):
@@ -255,7 +275,7 @@ class _Reader:
         name = self._new(words[0])
         key = Verifier.parse(_utf8(words[1]))
         if not key.kind.is_cosignature:
-            raise PolicyError("a witness key that is not of a cosignature type")
+            key = Verifier(key.name, SignatureType.COSIGNATURE_ED25519, key.public)
         _unique(key, self._witnesses.values())
         self._witnesses[name] = key
 
@@ -295,6 +315,10 @@ class _Reader:
     def _known(self, name: str) -> None:
         if name not in self._witnesses and name not in self._groups:
             raise PolicyError(f"the name {name[:40]!r} is not defined before")
+
+
+def _name(name: str | bytes) -> str:
+    return (name if isinstance(name, bytes) else name.encode("utf-8", "surrogatepass")).decode("latin-1")
 
 
 def _count(words: list[str], least: int, most: int, form: str) -> None:

@@ -1,7 +1,8 @@
 """Proofs of logging as one text file (C2SP tlog-proof@v1).
 
-    TlogProof(index, path, checkpoint, extra=None); .text -> bytes; TlogProof.parse(text: bytes)
-    verify_proof(proof, leaf: bytes, policy) -> Verified       raises AuditError
+    TlogProof(index, path, checkpoint, extra=None); .text -> bytes
+    parse_proof(text: bytes) -> TlogProof         syntax only; also TlogProof.parse
+    verify_proof(proof, leaf: bytes, policy) -> Verified       ``leaf`` is the leaf hash; raises AuditError
 
 ``checkpoint`` is the signed note, kept to the byte; ``extra`` is not authenticated and means
 nothing here. Convention for the file name: ``.tlog-proof``.
@@ -14,7 +15,6 @@ from typing import Final
 
 from convoy_audit import merkle
 from convoy_audit.canonical import b64, decimal, unb64
-from convoy_audit.checkpoint import peek
 from convoy_audit.errors import FormatError
 from convoy_audit.policy import Policy, Verified
 
@@ -52,7 +52,7 @@ class TlogProof:
             raise FormatError(f"a proof of more than {MAX_PROOF_BYTES} bytes")
         head, blank, checkpoint = text.partition(b"\n\n")
         lines = head.split(b"\n")
-        if not blank or lines.pop(0) != _HEADER:
+        if not blank or not checkpoint or lines.pop(0) != _HEADER:
             raise FormatError("not a tlog-proof")
         extra = None
         if lines and lines[0].startswith(b"extra "):
@@ -65,17 +65,28 @@ class TlogProof:
         path = tuple(unb64(line) for line in lines)
         if any(len(node) != merkle.HASH_BYTES for node in path):
             raise FormatError("a tlog-proof with a hash that is not 32 bytes")
-        peek(checkpoint)  # must at least be a signed checkpoint
+        # The checkpoint is kept to the byte and judged by ``verify_proof``.
         return cls(index, path, checkpoint, extra)
 
 
-def verify_proof(proof: TlogProof, leaf: bytes, policy: Policy) -> Verified:
-    """Verify that a leaf is in a log that the policy accepts.
+def parse_proof(text: bytes) -> TlogProof:
+    """Read a proof file; the same as ``TlogProof.parse``.
+
+    Raises:
+        FormatError: not a tlog-proof.
+    """
+    return TlogProof.parse(text)
+
+
+def verify_proof(proof: TlogProof | bytes, leaf: bytes, policy: Policy) -> Verified:
+    """Verify that a leaf hash is in a log that the policy accepts.
 
     Raises:
         FormatError, SignatureError, PolicyError: the checkpoint is not accepted.
         ProofError: the leaf is not at this index.
     """
+    if isinstance(proof, bytes):
+        proof = TlogProof.parse(proof)
     verified = policy.verify(proof.checkpoint)
     checkpoint = verified.checkpoint
     merkle.verify_inclusion(leaf, proof.index, checkpoint.size, proof.path, checkpoint.root)

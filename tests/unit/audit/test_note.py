@@ -57,7 +57,7 @@ def test_a_wrong_signature_of_a_known_key_refuses_the_whole_note() -> None:
         b"\xff" + NOTE,
         NOTE.split(b"\n\n")[0] + b"\n",
         NOTE.split(b"\n\n")[0] + b"\n\n",
-        sign_note(CHECKPOINT.text, [LOG]) * 65,
+        NOTE + LOG.line(CHECKPOINT.text).encode() * 99,
         NOTE.split(b"\n\n")[0] + b"\n\n" + LOG.line(CHECKPOINT.text).encode() * 10_000,
         b"x" * (1024 * 1024) + NOTE,
     ],
@@ -90,7 +90,9 @@ def test_the_same_signature_twice_counts_once() -> None:
         b"example.com/log\n1\nAA==\n",
         b"example.com/log\n01\n" + b"A" * 43 + b"=\n",
         b"example.com/log\n-1\n" + b"A" * 43 + b"=\n",
-        b"example.com/log\n1\n" + b"A" * 43 + b"=\nextension\n",
+        b"example.com/log\n1\n" + b"A" * 43 + b"=\nextension",
+        b"example.com/log\n1\n" + b"A" * 43 + b"=\n\n",
+        b"example.com/log\n1\n" + b"A" * 43 + b"=\n\nextension\n",
         b"example.com/log\n1\n" + b"A" * 42 + b"B=\n",
         b"\n1\n" + b"A" * 43 + b"=\n",
         b"example.com/log\n99999999999999999999\n" + b"A" * 43 + b"=\n",
@@ -99,7 +101,7 @@ def test_the_same_signature_twice_counts_once() -> None:
     ],
 )
 def test_a_malformed_checkpoint_is_refused(text: bytes) -> None:
-    """Leading zeroes, extension lines, loose base64, an empty tree with another root, a long origin."""
+    """Leading zeroes, empty extension lines, loose base64, an empty tree with another root, a long origin."""
     with pytest.raises(FormatError):
         Checkpoint.parse(text)
 

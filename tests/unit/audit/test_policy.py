@@ -65,7 +65,6 @@ def test_nested_groups_ask_for_both_sides() -> None:
     "text",
     [
         "",
-        "quorum none",
         "quorum none\nquorum none\n",
         "quorum A\n",
         HEAD,
@@ -87,7 +86,7 @@ def test_nested_groups_ask_for_both_sides() -> None:
         HEAD + "quorum A\r\n",
         HEAD + "quorum A\x00\n",
         HEAD + "colour red\nquorum A\n",
-        f"witness A {Signer.generate('A', SignatureType.ED25519).vkey}\nquorum A\n",
+        f"log {A.vkey}\nquorum none\n",
         "witness A A+00000000+BAAA\nquorum A\n",
     ],
 )
