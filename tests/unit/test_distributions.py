@@ -12,7 +12,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("contracts", "audit", "models", "node", "coordinator", "demo")
-DISTRIBUTION_OF = {"grpc": "grpcio", "google": "protobuf", "multipart": "python-multipart"}
+DISTRIBUTION_OF = {
+    "grpc": "grpcio",
+    "google": "protobuf",
+    "multipart": "python-multipart",
+    "grpc_health": "grpcio-health-checking",
+}
 BROUGHT_BY = {
     "starlette": "fastapi",
     "pydantic": "fastapi",

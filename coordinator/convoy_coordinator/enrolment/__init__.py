@@ -1,0 +1,1 @@
+"""Joining and leaving: invitations, requests, approvals, certificates, revocation, rotation."""
