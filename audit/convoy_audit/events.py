@@ -252,6 +252,114 @@ class ReleaseRecalled(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InvitationIssued(Event):
+    """The coordinator's administrator invited an organisation; ``ticket`` is the ticket's public id."""
+
+    TYPE = "coordinator:invitation:issued"
+    TITLES = ("Invitation issued", "邀请签发")
+
+    ticket: Token
+    party: Token
+    role: Token
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrolmentRequested(Event):
+    """A node asked to be enrolled with a ticket; ``card`` is the digest of its public keys."""
+
+    TYPE = "coordinator:enrolment:requested"
+    TITLES = ("Enrolment requested", "申请加入")
+
+    ticket: Token
+    party: Token
+    card: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrolmentDecided(Event):
+    """An administrator compared the fingerprint and decided."""
+
+    TYPE = "coordinator:enrolment:decided"
+    TITLES = ("Enrolment decided", "加入审批")
+
+    ticket: Token
+    party: Token
+    card: Digest
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateIssued(Event):
+    """A party's node got a certificate for the channel; ``certificate`` is the digest of its DER bytes."""
+
+    TYPE = "coordinator:certificate:issued"
+    TITLES = ("Certificate issued", "证书签发")
+
+    party: Token
+    serial: Token
+    certificate: Digest
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartyRotated(Event):
+    """A party's identity key was followed by another: in a statement of the old key, or enrolled anew after a revocation.
+
+    Statements are signed with the new key from the next one on. ``statement`` is the digest of the party's own
+    ``node:key:rotated`` statement; it is missing where the old key was revoked and an administrator approved the new one.
+    """
+
+    TYPE = "coordinator:party:rotated"
+    TITLES = ("Identity key rotated", "身份密钥轮换")
+
+    party: Token
+    old_key_id: Token
+    new_key_id: Token
+    identity_key: Octets
+    old_until: datetime
+    statement: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartyRevoked(Event):
+    """A party's access was taken away; with ``key-compromise`` its identity key counts no more from ``at`` on."""
+
+    TYPE = "coordinator:party:revoked"
+    TITLES = ("Party revoked", "参与方吊销")
+
+    party: Token
+    reason: Literal["key-compromise", "contract-ended", "cessation", "administrative"]
+    certificates: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartyDeparted(Event):
+    """The coordinator let a party go; ``statement`` is the digest of the party's final statement."""
+
+    TYPE = "coordinator:party:departed"
+    TITLES = ("Party departed", "参与方退出")
+
+    party: Token
+    statement: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessRefused(Event):
+    """Somebody was refused on the partner channel; repeats within a minute are counted, not repeated.
+
+    ``party`` is whom the certificate or the ticket names, which is not always who used it.
+    """
+
+    TYPE = "coordinator:access:refused"
+    TITLES = ("Access refused", "访问被拒")
+
+    party: Token | None = None
+    code: Code
+    count: Count = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionMade(StatedEvent):
     """A node decided on a request; a denial carries every reason."""
 
@@ -359,6 +467,31 @@ class WitnessAlarm(StatedEvent):
     offered_note: Digest
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRotated(StatedEvent):
+    """A party's old identity key names the new one; ``proof`` is the new key's own signature over the change."""
+
+    TYPE = "node:key:rotated"
+    TITLES = ("Key rotated", "密钥轮换")
+
+    old_key_id: Token
+    new_key_id: Token
+    identity_key: Octets
+    proof: Octets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DutiesEnded(StatedEvent):
+    """A party leaves: its budgets are frozen, nothing is answered any more; ``total_micro`` is what persons have paid."""
+
+    TYPE = "node:duties:ended"
+    TITLES = ("Duties ended", "终止履约")
+
+    reason: Literal["leaving", "contract-ended", "key-compromise"]
+    open_runs: Count
+    total_micro: Charges
+
+
 CATALOGUE: Final = (
     PartyEnrolled,
     ContractOffered,
@@ -380,6 +513,16 @@ CATALOGUE: Final = (
     ConsentRooted,
     DutyStated,
     WitnessAlarm,
+    InvitationIssued,
+    EnrolmentRequested,
+    EnrolmentDecided,
+    CertificateIssued,
+    PartyRotated,
+    PartyRevoked,
+    PartyDeparted,
+    AccessRefused,
+    KeyRotated,
+    DutiesEnded,
 )
 EVENTS: Final[Mapping[str, type[Event]]] = MappingProxyType({c.TYPE: c for c in CATALOGUE})
 

@@ -3,7 +3,7 @@
     Trail(): .take(index, raw) for every entry in order; then .faults and the facts below
 
 Checked: every entry is canonical and of the catalogue; every statement is signed with the key that
-its party was enrolled with *before*, numbered and chained; no party is enrolled under another's key;
+its party was enrolled with *before* (or rotated to), numbered and chained; no party is enrolled under another's key;
 every release and every finished run was authorised before, under the same contract; no node
 allowed a run that was not authorised before; what a ledger says it has spent stays under its cap.
 Not checked, because the log cannot know: whether what is said is true.
@@ -24,8 +24,11 @@ from convoy_audit.events import (
     ContractSigned,
     DecisionMade,
     Event,
+    KeyRotated,
     LedgerStated,
     PartyEnrolled,
+    PartyRevoked,
+    PartyRotated,
     ReleasePublished,
     RunAuthorised,
     RunFinished,
@@ -63,6 +66,9 @@ class Trail:
     size: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     parties: dict[str, PartyEnrolled] = field(default_factory=dict)
+    identity_keys: dict[str, bytes] = field(default_factory=dict)  # the key that signs from now on
+    rotations: dict[str, tuple[str, bytes]] = field(default_factory=dict)  # party -> statement and key it announced
+    revoked: set[str] = field(default_factory=set)
     chains: dict[str, Chain] = field(default_factory=dict)
     contracts: set[str] = field(default_factory=set)
     contract_signers: dict[str, set[str]] = field(default_factory=dict)
@@ -98,8 +104,10 @@ class Trail:
         enrolled = self.parties.get(statement.party)
         if enrolled is None:
             raise StatementError("the party was not enrolled before", party=statement.party)
-        verify_statement(statement, enrolled.identity_key)
+        verify_statement(statement, self.identity_keys[statement.party])
         self.chains.setdefault(statement.party, Chain(statement.party)).accept(statement)
+        if isinstance(statement.event, KeyRotated):
+            self.rotations[statement.party] = (statement.digest, statement.event.identity_key)
 
     def _event(self, event: Event, *, is_stated: bool) -> None:
         match event:
@@ -109,9 +117,14 @@ class Trail:
                     if other.identity_key == event.identity_key and other.party != event.party:
                         raise EvidenceError(f"the key of {other.party} again", party=event.party)
                 known = self.parties.setdefault(event.party, event)
-                if known.identity_key != event.identity_key:
-                    # LIMIT: no rotation yet; a key that the old one does not sign is a takeover.
-                    raise EvidenceError("enrolled again with another key", party=event.party)
+                if self.identity_keys.setdefault(event.party, event.identity_key) != event.identity_key:
+                    raise EvidenceError("enrolled again with another key", party=known.party)
+            case PartyRotated():
+                self._rotated(event)
+            case PartyRevoked():
+                self.revoked.add(event.party)
+            case KeyRotated():
+                _must_be_stated(event.party, is_stated)
             case ContractOffered():
                 self.contracts.add(event.contract)
             case ContractSigned():
@@ -137,6 +150,22 @@ class Trail:
                 self._ledger(event)
             case _:
                 pass
+
+    def _rotated(self, event: PartyRotated) -> None:
+        """Follow a key only where the old one said so, or where the party had been revoked before."""
+        check_ed25519_public(event.identity_key)
+        if event.party not in self.parties:
+            raise EvidenceError("a key of a party that was not enrolled", party=event.party)
+        if any(key == event.identity_key and party != event.party for party, key in self.identity_keys.items()):
+            raise EvidenceError("rotated to another party's key", party=event.party)
+        announced = self.rotations.get(event.party)
+        if event.statement is None:
+            if event.party not in self.revoked:
+                raise EvidenceError("another key without the old one's word", party=event.party)
+            self.revoked.discard(event.party)
+        elif announced != (event.statement, event.identity_key):
+            raise EvidenceError("another key than the party stated", party=event.party)
+        self.identity_keys[event.party] = event.identity_key
 
     def _ledger(self, event: LedgerStated | RunSettled) -> None:
         for asset, total in event.total_micro.items():
