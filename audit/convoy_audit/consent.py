@@ -19,7 +19,6 @@ What may never change: the bytes of leaves, states and signed receipts.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
