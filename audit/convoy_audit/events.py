@@ -16,44 +16,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, Final, Literal
 
 from convoy_audit import shapes
 from convoy_audit.canonical import Json
 from convoy_audit.errors import FormatError
+from convoy_audit.event_base import Event as Event
+from convoy_audit.event_base import StatedEvent as StatedEvent
+from convoy_audit.events_governance import GOVERNANCE
+from convoy_audit.events_governance import CommitmentErased as CommitmentErased
+from convoy_audit.events_governance import EvidenceExported as EvidenceExported
+from convoy_audit.events_governance import IncidentOpened as IncidentOpened
+from convoy_audit.events_governance import IncidentStepped as IncidentStepped
+from convoy_audit.events_governance import LogSucceeded as LogSucceeded
+from convoy_audit.events_governance import ModelLoaded as ModelLoaded
+from convoy_audit.events_governance import PolicyChanged as PolicyChanged
+from convoy_audit.events_governance import QuantityCommitted as QuantityCommitted
+from convoy_audit.events_governance import ReceiptMissed as ReceiptMissed
+from convoy_audit.events_governance import RetentionDecided as RetentionDecided
+from convoy_audit.events_governance import TilesArchived as TilesArchived
 from convoy_audit.shapes import Charges, Code, Codes, Count, Digest, Octets, Token, Tokens, Vkeys
 
 VERSION: Final = 1
 Phase = Literal["authorise", "release"]
 Outcome = Literal["allow", "deny"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """Something that happened; ``at`` is the author's clock, kept to the millisecond."""
-
-    TYPE: ClassVar[str] = ""
-    TITLES: ClassVar[tuple[str, str]] = ("", "")
-
-    at: datetime
-
-    def __post_init__(self) -> None:
-        shapes.check(self)
-        self.check_rules()
-
-    def check_rules(self) -> None:
-        """Check what the members say to each other; most events have no such rule.
-
-        Raises:
-            FormatError: they contradict each other.
-        """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatedEvent(Event):
-    """Something that a party did and answers for."""
-
-    party: Token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -492,7 +478,7 @@ class DutiesEnded(StatedEvent):
     total_micro: Charges
 
 
-CATALOGUE: Final = (
+CATALOGUE: Final[tuple[type[Event], ...]] = (
     PartyEnrolled,
     ContractOffered,
     ContractSigned,
@@ -523,6 +509,7 @@ CATALOGUE: Final = (
     AccessRefused,
     KeyRotated,
     DutiesEnded,
+    *GOVERNANCE,
 )
 EVENTS: Final[Mapping[str, type[Event]]] = MappingProxyType({c.TYPE: c for c in CATALOGUE})
 

@@ -1,0 +1,190 @@
+"""Events about the log itself and what surrounds it: incidents, evidence, retention, succession, use of models.
+
+Part of the catalogue in ``convoy_audit.events``; the same rules hold. ``GOVERNANCE`` lists them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+
+from convoy_audit.errors import FormatError
+from convoy_audit.event_base import Event, StatedEvent
+from convoy_audit.shapes import Code, Codes, Count, Digest, Octets, Token, Tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncidentOpened(Event):
+    """An incident became known; every legal clock starts at ``known_at``. ``entries`` triggered it."""
+
+    TYPE = "coordinator:incident:opened"
+    TITLES = ("Incident opened", "事件立案")
+
+    incident: Token
+    code: Code
+    severity: Literal["P1", "P2", "P3"]
+    known_at: datetime
+    contract: Digest | None = None
+    run: Token | None = None
+    party: Token | None = None
+    entries: Tokens = ()  # indices in this log, in decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncidentStepped(Event):
+    """An incident was contained, notified to an authority, corrected, or closed."""
+
+    TYPE = "coordinator:incident:stepped"
+    TITLES = ("Incident step", "事件处置")
+
+    incident: Token
+    step: Literal["contained", "notified", "reported", "corrected", "closed"]
+    to: Token | None = None  # the authority or party that was told
+    evidence: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceExported(Event):
+    """An evidence pack was given out; reading the trail is part of the trail."""
+
+    TYPE = "coordinator:evidence:exported"
+    TITLES = ("Evidence exported", "证据导出")
+
+    size: Count
+    pack: Digest
+    by: Token
+    purpose: Code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyChanged(Event):
+    """The witness policy was replaced; ``approved_by`` are the parties that pinned the new one."""
+
+    TYPE = "coordinator:policy:changed"
+    TITLES = ("Witness policy changed", "见证策略变更")
+
+    old: Digest
+    new: Digest
+    approved_by: Tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSucceeded(Event):
+    """The first entry of a log that follows a retired one; names the last checkpoint that was cosigned there."""
+
+    TYPE = "coordinator:log:succeeded"
+    TITLES = ("Log succeeded", "日志接续")
+
+    old_origin: Token
+    old_size: Count
+    old_root: Digest
+    old_note: Digest
+    reason: Code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TilesArchived(Event):
+    """Sealed entry bundles were moved to an archive; their hashes stay in the log."""
+
+    TYPE = "coordinator:log:archived"
+    TITLES = ("Entries archived", "条目归档")
+
+    first: Count
+    end: Count
+    archive: Digest
+
+    def check_rules(self) -> None:
+        """Whole bundles only."""
+        if self.first % 256 or self.end % 256 or self.first >= self.end:
+            raise FormatError("an archive holds whole bundles of 256 entries")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionDecided(Event):
+    """A request to erase was judged; a refusal names the floor that forbids it."""
+
+    TYPE = "coordinator:retention:decided"
+    TITLES = ("Retention decision", "保存期限决定")
+
+    subject: Literal["log", "decision", "assessment", "contract", "commitment"]
+    outcome: Literal["allow", "deny"]
+    until: datetime | None = None
+    reasons: Codes = ()
+
+    def check_rules(self) -> None:
+        """A denial has reasons, a permit has none."""
+        if (self.outcome == "deny") != bool(self.reasons):
+            raise FormatError("a denial has reasons, a permit has none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitmentErased(StatedEvent):
+    """A party erased the key of a commitment: nobody can open it any more."""
+
+    TYPE = "node:commitment:erased"
+    TITLES = ("Commitment forgotten", "承诺密钥销毁")
+
+    commitment: Digest
+    ground: Literal["withdrawal", "request", "expiry"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantityCommitted(StatedEvent):
+    """A party committed to a number of a round without showing it (``convoy_audit.zk``; experimental)."""
+
+    TYPE = "node:quantity:committed"
+    TITLES = ("Quantity committed", "数量承诺")
+
+    run: Token
+    contract: Digest
+    round: Count
+    quantity: Literal["cohort", "spend"]
+    commitment: Octets  # 32 bytes, ristretto255
+    proof: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptMissed(StatedEvent):
+    """A party's statement was not under a cosigned checkpoint in time; ``statement`` is its digest."""
+
+    TYPE = "node:receipt:missed"
+    TITLES = ("Receipt missing", "回执缺失")
+
+    number: Count
+    statement: Digest
+    checkpoints: Count  # how many went by
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLoaded(StatedEvent):
+    """A party loaded a released model for use, or its loader refused it."""
+
+    TYPE = "node:release:loaded"
+    TITLES = ("Model loaded", "模型加载")
+
+    run: Token
+    manifest: Digest
+    contract: Digest | None = None
+    outcome: Literal["allow", "deny"]
+    reasons: Codes = ()
+
+    def check_rules(self) -> None:
+        """A denial has reasons, a permit has none."""
+        if (self.outcome == "deny") != bool(self.reasons):
+            raise FormatError("a denial has reasons, a permit has none")
+
+
+GOVERNANCE: Final[tuple[type[Event], ...]] = (
+    IncidentOpened,
+    IncidentStepped,
+    EvidenceExported,
+    PolicyChanged,
+    LogSucceeded,
+    TilesArchived,
+    RetentionDecided,
+    CommitmentErased,
+    QuantityCommitted,
+    ReceiptMissed,
+    ModelLoaded,
+)
