@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from convoy_contracts.canonical import MAX_SAFE_INTEGER, unb64u
 from convoy_contracts.errors import DocumentMalformed
 from convoy_contracts.instants import decimal, instant
-from convoy_contracts.signatures import Key
+from convoy_contracts.jws import Key
 
 T = TypeVar("T")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")

@@ -14,7 +14,8 @@ from convoy_contracts.canonical import unb64u
 from convoy_contracts.document import Contract
 from convoy_contracts.errors import ContractsError
 from convoy_contracts.instants import instant
-from convoy_contracts.signatures import ACT, ROLE, Key, fault
+from convoy_contracts.jws import Key
+from convoy_contracts.signatures import ACT, ROLE, fault
 from convoy_coordinator.contracts.standing import Agreed, Budget
 from convoy_coordinator.errors import Fault, Problem
 
