@@ -59,7 +59,7 @@ from convoy_models.accounting import mu_of
 from convoy_models.errors import ModelsError
 from convoy_models.fixedpoint import FACTOR_BITS, LOCAL_BITS
 
-Kind = Literal["LOCAL", "DOT", "WEIGHTED"]
+Kind = Literal["LOCAL", "DOT", "WEIGHTED", "TRILINEAR"]
 Cohort = Literal["joint", "solo", "all"]
 Purpose = Literal["labels", "model", "gram", "cross", "profile"]
 
@@ -96,7 +96,7 @@ class PlannedQuery:
     ``columns`` is the half-open slice of the matrix holder's design; ``shape`` is (rows, columns)
     of the result; ``clip`` the L2 sensitivity per person; ``sigma`` the noise that remains without
     any one share; ``matrix`` the side that holds the rows x, ``vectors`` the sides that hold the
-    other factors (none for LOCAL, one for DOT, two for WEIGHTED).
+    other factors (none for LOCAL, one for DOT, two for WEIGHTED and TRILINEAR).
 
     ``rate`` and ``lead``: a step of a Poisson-sampled training (DP-SGD, LOCAL, never joint): each
     person is in it with probability ``rate`` by a secret coin of its node, and ``lead`` names the

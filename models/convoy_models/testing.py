@@ -16,7 +16,7 @@ from convoy_models.masks import PairKeys
 from convoy_models.messages import Payload, relay
 from convoy_models.noise import NoiseSource
 from convoy_models.plan import PlannedQuery
-from convoy_models.sums import CHUNK_ROWS, DealerSession, PartySession
+from convoy_models.sums import CHUNK_ROWS, DealerSession, PartySession, Triple
 
 Edge = tuple[str, str]
 """(party, its peer)."""
@@ -58,6 +58,7 @@ class MemoryFederation:
         run: uid of the run; ``attempt``: number of the try.
         keys: pair keys to go on with (another attempt of the same parties).
         chunk_rows: rows of a matrix in one message.
+        triples: (matrix holder, factor holder, third party) of TRILINEAR sums; the first two are a pair.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class MemoryFederation:
         attempt: int = 1,
         keys: Mapping[str, PairKeys] | None = None,
         chunk_rows: int = CHUNK_ROWS,
+        triples: Sequence[tuple[str, str, str]] = (),
     ) -> None:
         self.trustee = trustee
         self.edges = [edge for a, b in pairs for edge in ((a, b), (b, a))]
@@ -81,6 +83,7 @@ class MemoryFederation:
                 attempt,
                 self.keys[party],
                 peers=[peer for own, peer in self.edges if own == party],
+                triples=[Triple(*triple) for triple in triples],
                 trustee=trustee,
                 noise=source,
                 chunk_rows=chunk_rows,
@@ -107,10 +110,18 @@ class MemoryFederation:
         """Fix all matrices (none where an edge is not named) and exchange them masked."""
         for party, peer in self.edges:
             self.sessions[party].hold(peer, matrices.get((party, peer)))
+        involved = {own for own, _ in self.edges}
         for party, session in self.sessions.items():
-            if any(own == party for own, _ in self.edges):
+            if party in involved:
                 for chunk in range(session.chunks):
                     self.deliver({party: session.matrix(chunk)})
+
+    def place(self, party: str, ids: Sequence[bytes]) -> dict[str, NDArray[np.int64]]:
+        """Have a third party of triples look up the rows it was sent; return its places by factor holder."""
+        session = self.sessions[party]
+        places = {factor: session.place(factor, ids) for factor in session.orders}
+        self.deliver({party: session.matrix(1)})
+        return places
 
     def ask(
         self,
@@ -124,7 +135,8 @@ class MemoryFederation:
 
         Args:
             query: any kind.
-            values: vectors (DOT, at the vector holder) or factors (WEIGHTED, at both ends) by edge.
+            values: vectors (DOT, at the vector holder) or factors (WEIGHTED, at both ends) by edge; of a
+                TRILINEAR query the factor at (Q, P) and the third party's at (R, Q).
             caps: of these values, by party; 1 where absent.
             local: clipped sums of a LOCAL query, by party.
         """
@@ -135,7 +147,7 @@ class MemoryFederation:
         sessions = {party: self.sessions[party] for party in query.participants}
         if query.kind != "LOCAL":
             self.deliver({self.trustee: self.dealer.deal(query)})
-        if query.kind == "WEIGHTED":
+        if query.kind in ("WEIGHTED", "TRILINEAR"):
             self.deliver({p: s.open(query, own[p], cap[p]) for p, s in sessions.items()})
         if query.kind != "LOCAL":
             vectors = own if query.kind == "DOT" else dict.fromkeys(own)

@@ -9,7 +9,7 @@ federation:
     matrix   receive; align(peer); hold(peer, X);      receive (shapes)
              matrix(chunk)
     deal                                               deal(query)
-    open     receive; open(query, factors, cap)        (WEIGHTED only)
+    open     receive; open(query, factors, cap)        (WEIGHTED, TRILINEAR)
     share    receive; share(query[, vectors, cap])
     close    receive; check_ready(query); *ledger*;                       open_sum(query,
              close(query[, local])                                          {party: words})
@@ -20,7 +20,7 @@ through each action together. Every blob is named ``to|<party>|<tag>`` and relay
 ``from|<sender>|<tag>`` (``messages.relay``); tags are
 
     align · matrix.<chunk> · shape.<peer> (to the trustee) · deal.<query>.<matrix holder>
-    open.<query> · share.<query>
+    open.<query> · share.<query> · order@<factor holder> (third party of a triple)
 
 A complete DOT query between one carmaker (matrix) and one insurer (vector); the auditor is trustee:
 
@@ -77,6 +77,8 @@ Each node has a session, the trustee a dealer:
     >>> bool(np.abs(total - [1.5, 0.5]).max() < 0.02)
     True
 
+A TRILINEAR query (three parties, ``triple``) is asked like a WEIGHTED one; its third party takes its
+rows in ``matrix``: ``place(factor holder, own ids)`` for each of ``orders``, then ``matrix(1)``.
 A WEIGHTED query adds ``open(query, {peer: own factor}, cap)`` at both ends before ``share(query)``.
 A LOCAL query is ``close(query, local=clipped sum)``; its masks hide each node's part as soon as two
 nodes take part.
@@ -94,13 +96,16 @@ from convoy_models.sums.dealer import DealerSession
 from convoy_models.sums.local import clipped_sum
 from convoy_models.sums.opening import fraction_bits, open_sum
 from convoy_models.sums.session import PartySession
+from convoy_models.sums.triple import Triple, triples_of
 
 __all__ = [
     "CHUNK_ROWS",
     "Attempt",
     "DealerSession",
     "PartySession",
+    "Triple",
     "clipped_sum",
     "fraction_bits",
     "open_sum",
+    "triples_of",
 ]

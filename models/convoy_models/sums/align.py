@@ -66,6 +66,29 @@ def common_rows(ids: Sequence[bytes], blob: bytes, party: str, peer: str) -> NDA
     return np.asarray(order, dtype=np.int64)
 
 
+def places_of(order: bytes, ids: Sequence[bytes], party: str, holder: str) -> NDArray[np.int64]:
+    """Return where in ``ids`` each row of an ordered list of link ids is, -1 where nobody is known.
+
+    Raises:
+        LinksRefused: a list of a wrong length, ids that repeat, or nobody in common.
+    """
+    if not order or len(order) % (LINK_BYTES * BUCKET):
+        raise LinksRefused("the list of link ids has a wrong length.", party=holder)
+    own, rows = _array(ids, party), np.frombuffer(order, dtype=_LINK)
+    if len(np.unique(rows)) != len(rows):
+        raise LinksRefused("a link id appears twice.", party=holder)
+    _, at_own, at_rows = np.intersect1d(own, rows, assume_unique=True, return_indices=True)
+    if not len(at_own):
+        raise LinksRefused(
+            f"{party} knows no consenting person of {holder}'s rows.",
+            party=party,
+            fix="Check that the consent registers hold the link ids of this contract.",
+        )
+    places = np.full(len(rows), -1, dtype=np.int64)
+    places[at_rows] = at_own
+    return places
+
+
 def _array(ids: Sequence[bytes], party: str) -> NDArray[Any]:
     if any(len(link) != LINK_BYTES for link in ids):
         raise LinksRefused("a link id is not 16 bytes long.", party=party)

@@ -63,7 +63,7 @@ class Pads:
         keys: own keys.
         other: the party at the other end of the streams.
         attempt: run and try.
-        holder: the data holder, ``peer``: whom it is paired with.
+        holder: the data holder, ``peer``: whom it is paired with (``peer@third`` in the rows of a triple).
         salt: of the holder's session.
     """
 
@@ -99,6 +99,14 @@ class Pads:
     def product(self, query: PlannedQuery, rows: int) -> Words:
         """Return s1, shape (rows,)."""
         return self._words("s1", _shape_of(query), rows)
+
+    def factors(self, query: PlannedQuery, rows: int) -> Words:
+        """Return x of a TRILINEAR query at its third party, shape (result columns, rows)."""
+        return self._words("factors", _shape_of(query), query.shape[1] * rows).reshape(query.shape[1], rows)
+
+    def products(self, query: PlannedQuery, rows: int) -> Words:
+        """Return s1 of a TRILINEAR query at its third party, shape (result columns, rows)."""
+        return self._words("s1s", _shape_of(query), query.shape[1] * rows).reshape(query.shape[1], rows)
 
     def _words(self, kind: str, more: tuple[str | int, ...], words: int, offset: int = 0) -> Words:
         name = label(

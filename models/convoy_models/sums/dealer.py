@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convoy_models.errors import MessageMissing, MessageUnexpected, ShapeMismatch, TagReused
+from convoy_models.fixedpoint import Words
 from convoy_models.masks import PairKeys
 from convoy_models.messages import parse_name, to_party
 from convoy_models.plan import PlannedQuery
@@ -26,6 +27,7 @@ from convoy_models.sums.bilinear import (
     pad_product,
     to_bytes,
 )
+from convoy_models.sums.triple import at, triples_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class DealerSession:
         """
         if query.id in self._dealt:
             raise TagReused(f"query {query.id} was dealt before.", party=self._keys.party)
+        if query.kind == "TRILINEAR":
+            return self._deal_triples(query)
         side = vector_side(query)
         pairs = [(p, q) for p in query.matrix.parties for q in side]
         corrections = [self._correct(query, p, q) for p, q in pairs]
@@ -95,20 +99,47 @@ class DealerSession:
             blobs[to_party(q, tag)] = self._keys.seal(q, aad, plain)
         return blobs
 
+    def _deal_triples(self, query: PlannedQuery) -> dict[str, bytes]:
+        """Return ``s2`` and ``c2`` for every factor holder, ``c2'`` for the third party (``triple``)."""
+        plain: dict[tuple[str, str], bytes] = {}
+        for t in triples_of(query):
+            c2, rows = self._dot(query, (t.matrix, t.factor), (t.factor, t.matrix))
+            third, _ = self._dot(query, (t.matrix, at(t.third, t.factor)), (t.third, at(t.matrix, t.factor)))
+            q = self._shape(t.factor, at(t.third, t.matrix))
+            r = self._shape(t.third, at(t.factor, t.matrix))
+            if {q.rows, r.rows} != {rows}:
+                raise ShapeMismatch("rows of the three parties differ.", party=t.third)
+            at_q = self._pads(t.factor, at(t.third, t.matrix), q.salt)
+            at_r = self._pads(t.third, at(t.factor, t.matrix), r.salt)
+            s2 = at_r.factors(query, rows) * at_q.factor(query, rows) - at_r.products(query, rows)
+            plain[t.factor, t.matrix] = to_bytes(np.concatenate([s2.ravel(), c2.ravel()]))
+            plain[t.third, at(t.matrix, t.factor)] = to_bytes(third.ravel())
+        self._dealt.add(query.id)
+        blobs = {}
+        for (receiver, pair), words in plain.items():
+            tag = f"deal.{query.id}.{pair}"
+            aad = self._attempt.aad(tag, self._keys.party, receiver)
+            blobs[to_party(receiver, tag)] = self._keys.seal(receiver, aad, words)
+        return blobs
+
+    def _dot(self, query: PlannedQuery, holder: tuple[str, str], vector: tuple[str, str]) -> tuple[Words, int]:
+        """Return ``c2`` of one DOT between two ends, each (party, its name for the pair), and the rows."""
+        p, q = self._shape(*holder), self._shape(*vector)
+        if p.rows != q.rows:
+            raise ShapeMismatch(f"rows differ from those of {vector[0]}.", party=holder[0])
+        if query.columns[1] > p.columns:
+            raise ShapeMismatch(f"query {query.id} asks for columns beyond it.", party=holder[0])
+        at_p, at_q = self._pads(*holder, p.salt), self._pads(*vector, q.salt)
+        return pad_product(at_p, query, at_q.vector(query, p.rows)) - at_p.result(query), p.rows
+
     def _correct(self, query: PlannedQuery, matrix_holder: str, vector_holder: str) -> bytes:
         """Return ``s2`` (WEIGHTED only) and ``c2`` of one pair."""
-        p, q = self._shape(matrix_holder, vector_holder), self._shape(vector_holder, matrix_holder)
-        if p.rows != q.rows:
-            raise ShapeMismatch(f"rows differ from those of {vector_holder}.", party=matrix_holder)
-        if query.columns[1] > p.columns:
-            raise ShapeMismatch(f"query {query.id} asks for columns beyond it.", party=matrix_holder)
-        at_p = self._pads(matrix_holder, vector_holder, p.salt)
-        at_q = self._pads(vector_holder, matrix_holder, q.salt)
-        c2 = pad_product(at_p, query, at_q.vector(query, p.rows)) - at_p.result(query)
+        c2, rows = self._dot(query, (matrix_holder, vector_holder), (vector_holder, matrix_holder))
         if query.kind != "WEIGHTED":
             return to_bytes(c2)
-        x, y = at_p.factor(query, p.rows), at_q.factor(query, p.rows)
-        s2 = x * y - at_p.product(query, p.rows)
+        at_p = self._pads(matrix_holder, vector_holder, self._shape(matrix_holder, vector_holder).salt)
+        at_q = self._pads(vector_holder, matrix_holder, self._shape(vector_holder, matrix_holder).salt)
+        s2 = at_p.factor(query, rows) * at_q.factor(query, rows) - at_p.product(query, rows)
         return to_bytes(np.concatenate([s2, c2.ravel()]))
 
     def _shape(self, holder: str, peer: str) -> _Shape:

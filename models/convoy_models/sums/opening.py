@@ -18,7 +18,7 @@ def fraction_bits(query: PlannedQuery) -> int:
             return LOCAL_BITS
         case "DOT":
             return MATRIX_BITS + FACTOR_BITS
-        case "WEIGHTED":
+        case "WEIGHTED" | "TRILINEAR":
             return MATRIX_BITS + 2 * FACTOR_BITS
 
 

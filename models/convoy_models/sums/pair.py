@@ -17,7 +17,7 @@ from convoy_models.errors import MessageMissing, ShapeMismatch, TagReused, Value
 from convoy_models.fixedpoint import FACTOR_BITS, MATRIX_BITS, Floats, Words, encode_capped
 from convoy_models.masks import PairKeys
 from convoy_models.plan import PlannedQuery
-from convoy_models.sums.align import bucket, common_rows, encode_links
+from convoy_models.sums.align import LINK_BYTES, bucket, common_rows, encode_links, places_of
 from convoy_models.sums.bilinear import (
     CHUNK_ROWS,
     SALT_BYTES,
@@ -51,6 +51,7 @@ class Pair:
         trustee: who deals the corrections.
         store: where the peer's masked matrix is kept.
         chunk_rows: rows of a matrix in one message; even, and the same at both ends.
+        name: of this pair where it is one of several with the peer (``triple.at``).
     """
 
     def __init__(
@@ -61,16 +62,18 @@ class Pair:
         trustee: str,
         store: Allocate = allocate,
         chunk_rows: int = CHUNK_ROWS,
+        name: str | None = None,
     ) -> None:
         self.peer = peer
         self._chunk_rows = chunk_rows
         self._party = keys.party
         self._trustee = trustee
         self._salt = secrets.token_bytes(SALT_BYTES)
-        self._pads = Pads(keys, trustee, attempt, keys.party, peer, self._salt)
+        self._pads = Pads(keys, trustee, attempt, keys.party, name or peer, self._salt)
         self._store = store
         self._ids: tuple[bytes, ...] | None = None
         self._count: int | None = None
+        self._order: NDArray[np.int64] | None = None
         self._own: NDArray[np.int16] | None = None
         self._masked: Words | None = None
         self._arrived: set[int] = set()
@@ -90,8 +93,40 @@ class Pair:
         if self._ids is None:
             raise MessageMissing("own link ids were not given before aligning.", party=self._party)
         order = common_rows(self._ids, blob, self._party, self.peer)
-        self._count = len(order)
+        self._count, self._order = len(order), order
         return order
+
+    def order(self) -> bytes:
+        """Return the link ids of the rows in joint order, padded with random ids, for a third party."""
+        if self._ids is None or self._order is None:
+            raise MessageMissing("rows are not aligned yet.", party=self.peer)
+        rows = [self._ids[place] for place in self._order]
+        return b"".join(rows) + secrets.token_bytes(LINK_BYTES * (self.rows - len(rows)))
+
+    def place(self, order: bytes, ids: Sequence[bytes]) -> NDArray[np.int64]:
+        """Take a triple's rows from its matrix holder; return each row's place in own ids, -1 for nobody known.
+
+        Raises:
+            LinksRefused: a list that is none, repeats an id, or names nobody known here.
+        """
+        places = places_of(order, ids, self._party, self.peer)
+        self._count = len(places)
+        return places
+
+    def fix_rows(self, count: int) -> None:
+        """Take the rows of another pair: this one is in the rows of the same triple."""
+        self._count = count
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the rows are known."""
+        return self._count is not None
+
+    def hold_as(self, other: Pair) -> None:
+        """Hold the matrix that another pair of the same triple holds, under this pair's own pad."""
+        if self._own is not None:
+            raise TagReused("the matrix of this attempt is fixed already.", party=self._party)
+        self._count, self._own = other._count, other._matrix()
 
     @property
     def rows(self) -> int:
@@ -201,6 +236,26 @@ class Pair:
         masked = factor[0] - self._pads.factor(query, self.rows)
         self._opened[query.id] = masked
         return to_bytes(masked)
+
+    def open_many(self, query: PlannedQuery, factors: Words) -> bytes:
+        """TRILINEAR, step 2 at R: mask own factors (J, rows) and return ``e`` for Q."""
+        masked = factors - self._pads.factors(query, self.rows)
+        self._opened[query.id] = masked
+        return to_bytes(masked)
+
+    def product_of_factor(self, query: PlannedQuery, opened: bytes, deal: bytes) -> Words:
+        """TRILINEAR, step 2 at Q: ``p_Q = e*y + s2``, shape (J, rows)."""
+        self._opened.pop(query.id)
+        shape = query.shape[1], self.rows
+        e = from_bytes(opened, shape[0] * shape[1], self.peer).reshape(shape)
+        s2 = from_bytes(deal, shape[0] * shape[1] + query.size, self._trustee)[: shape[0] * shape[1]].reshape(shape)
+        return e * self._pads.factor(query, self.rows) + s2
+
+    def product_of_third(self, query: PlannedQuery, opened: bytes) -> Words:
+        """TRILINEAR, step 2 at R: ``p_R = f*x + s1 + e*f``, shape (J, rows)."""
+        f, e = from_bytes(opened, self.rows, self.peer), self._opened.pop(query.id)
+        x, s1 = self._pads.factors(query, self.rows), self._pads.products(query, self.rows)
+        return f * x + s1 + e * f
 
     def share_vector(self, query: PlannedQuery, vector: Words) -> bytes:
         """Steps 2 and 3: keep the vector (J, rows) and return ``v + b`` for the matrix holder."""

@@ -29,11 +29,22 @@ from convoy_models.sums.bilinear import CHUNK_ROWS, Attempt
 from convoy_models.sums.dealer import vector_side
 from convoy_models.sums.opening import fraction_bits
 from convoy_models.sums.pair import Allocate, Pair, allocate
+from convoy_models.sums.triple import (
+    Triple,
+    at,
+    needed,
+    open_factors,
+    pair_names,
+    share_of_sum,
+    share_products,
+    triples_of,
+)
 
 _STEPS: Final[dict[str, tuple[str, ...]]] = {
     "LOCAL": ("close",),
     "DOT": ("share", "close"),
     "WEIGHTED": ("open", "share", "close"),
+    "TRILINEAR": ("open", "share", "close"),
 }
 
 
@@ -45,6 +56,7 @@ class PartySession:
         attempt: number of the try; never repeated for a run.
         keys: own keys under the contract.
         peers: data holders this party shares persons with (empty where all its sums are LOCAL).
+        triples: those of TRILINEAR sums that this party is in (``triple.triples_of``).
         trustee: who deals; needed with peers.
         noise: the node's source of noise.
         store: where a peer's masked matrix is kept (an array by default, or a memory map).
@@ -58,22 +70,29 @@ class PartySession:
         keys: PairKeys,
         *,
         peers: Sequence[str] = (),
+        triples: Sequence[Triple] = (),
         trustee: str | None = None,
         noise: NoiseSource,
         store: Allocate = allocate,
         chunk_rows: int = CHUNK_ROWS,
     ) -> None:
-        if peers and trustee is None:
+        if (peers or triples) and trustee is None:
             raise MessageMissing("sums over two parties need a trustee.", party=keys.party)
         self.party = keys.party
         self._attempt = Attempt(run, attempt)
         self._keys = keys
         self._noise = noise
         self._trustee = trustee or ""
+        self._triples = tuple(t for t in triples if self.party in t.parties)
+        names = {peer: peer for peer in sorted(peers)} | pair_names(self.party, self._triples)
         self._pairs = {
-            peer: Pair(self._attempt, keys, peer, self._trustee, store, chunk_rows) for peer in sorted(peers)
+            name: Pair(self._attempt, keys, peer, self._trustee, store, chunk_rows, name)
+            for name, peer in names.items()
         }
+        self._senders = set(names.values())
         self._inbox: dict[tuple[str, str], bytes] = {}
+        self._early: dict[str, dict[int, bytes]] = {}
+        self._shaped: set[str] = set()
         self._seen: set[tuple[str, str]] = set()
         self._done: dict[str, tuple[PlannedQuery, str]] = {}
 
@@ -95,11 +114,47 @@ class PartySession:
     def hold(self, peer: str, matrix: Floats | None) -> None:
         """Fix own matrix towards a peer: (aligned rows, columns) in [-1, 1]; None for no matrix."""
         self._pair(peer).hold(matrix)
+        for t in self._triples:
+            if (self.party, peer) == (t.matrix, t.factor):
+                self._pair(at(t.third, t.factor)).hold_as(self._pair(peer))
+            elif (self.party, peer) == (t.factor, t.matrix):
+                other = self._pair(at(t.third, t.matrix))
+                other.hold_as(self._pair(peer))
+
+    @property
+    def orders(self) -> tuple[str, ...]:
+        """The factor holders of triples whose rows have arrived here, at the third party, and are not placed."""
+        return tuple(
+            t.factor for t in self._triples if (t.matrix, f"order@{t.factor}") in self._inbox and self.party == t.third
+        )
+
+    def place(self, factor: str, ids: Sequence[bytes]) -> NDArray[np.int64]:
+        """Return each row's place in own link ids, -1 for a row of nobody known, and hold these rows.
+
+        Args:
+            factor: whose rows, of ``orders``.
+            ids: own link ids towards the matrix holder.
+
+        Raises:
+            LinksRefused: ids that repeat, or nobody in common.
+        """
+        t = next((t for t in self._triples if (t.third, t.factor) == (self.party, factor)), None)
+        if t is None:
+            raise MessageUnexpected(f"there is no triple with {factor}.", party=factor)
+        towards, other = self._pair(at(t.matrix, t.factor)), self._pair(at(t.factor, t.matrix))
+        places = towards.place(self._take(t.matrix, f"order@{factor}"), ids)
+        towards.hold(None)
+        other.fix_rows(len(places))
+        other.hold(None)
+        for chunk, plain in sorted(self._early.pop(at(t.matrix, t.factor), {}).items()):
+            towards.take_chunk(chunk, plain)
+        return places
 
     @property
     def chunks(self) -> int:
-        """How many ``matrix`` exchanges this party needs (at least one, for the shapes)."""
-        return max([1, *(pair.chunks for pair in self._pairs.values())])
+        """How many ``matrix`` exchanges this party needs (at least one, for the shapes; two for a third party's)."""
+        least = 2 if any(t.third == self.party for t in self._triples) else 1
+        return max([least, *(pair.chunks for pair in self._pairs.values() if pair.has_rows)])
 
     def rows(self, peer: str) -> int:
         """Return the rows shared with a peer, padded to a multiple of 50."""
@@ -108,12 +163,22 @@ class PartySession:
     def matrix(self, chunk: int) -> dict[str, bytes]:
         """Return one chunk of every masked matrix; with chunk 0 also the shapes for the trustee."""
         blobs: dict[str, bytes] = {}
-        for peer, pair in self._pairs.items():
-            if chunk == 0:
-                blobs |= self._blob(self._trustee, f"shape.{peer}", pair.shape())
-            if chunk < pair.chunks:
-                blobs |= self._blob(peer, f"matrix.{chunk}", pair.masked_chunk(chunk))
+        for name, pair in self._pairs.items():
+            if not pair.has_rows:
+                continue  # of a triple whose rows have not arrived at its third party
+            if name not in self._shaped:
+                self._shaped.add(name)
+                blobs |= self._blob(self._trustee, f"shape.{name}", pair.shape())
+            if chunk < pair.chunks and self._sends_matrix(name):
+                _, third, context = name.partition("@")
+                blobs |= self._blob(pair.peer, f"matrix.{chunk}{third}{context}", pair.masked_chunk(chunk))
+                if third and chunk == 0:
+                    blobs |= self._blob(pair.peer, f"order@{context}", self._pair(context).order())
         return blobs
+
+    def _sends_matrix(self, name: str) -> bool:
+        """Whether a pair's matrix travels: in triples only the matrix holder's does."""
+        return "@" not in name or any(self.party == t.matrix and name == at(t.third, t.factor) for t in self._triples)
 
     def receive(self, blobs: Mapping[str, bytes]) -> None:
         """Open and keep relayed blobs (``from|sender|tag``), whatever step they belong to.
@@ -126,32 +191,46 @@ class PartySession:
         for name, blob in blobs.items():
             direction, sender, tag = parse_name(name)
             kind, _, rest = tag.partition(".")
-            expected = ("deal",) if sender == self._trustee else ("align", "matrix", "open", "share")
-            known = sender in self._pairs or (sender == self._trustee and sender)
-            if direction != "from" or not known or kind not in expected:
+            kind, _, factor = kind.partition("@")
+            expected = ("deal",) if sender == self._trustee else ("align", "order", "matrix", "open", "share")
+            known = sender in self._senders or (sender == self._trustee and sender)
+            if direction != "from" or not known or kind not in expected or bool(factor) != (kind == "order"):
                 raise MessageUnexpected(f"a blob {kind!r} has no place here.", party=sender)
             plain = self._keys.unseal(sender, self._attempt.aad(tag, sender, self.party), blob)
             if (sender, tag) in self._seen:
                 raise TagReused(f"the blob {tag} arrived before.", party=sender)
             if kind == "matrix":
-                if not rest.isdecimal():
-                    raise MessageUnexpected("a matrix chunk has no number.", party=sender)
-                self._pairs[sender].take_chunk(int(rest), plain)
+                self._take_chunk(sender, rest, plain)
             else:
                 self._inbox[sender, tag] = plain
             self._seen.add((sender, tag))
 
+    def _take_chunk(self, sender: str, rest: str, plain: bytes) -> None:
+        number, _, factor = rest.partition("@")
+        if not number.isdecimal():
+            raise MessageUnexpected("a matrix chunk has no number.", party=sender)
+        name = at(sender, factor) if factor else sender
+        if factor and not self._pair(name).has_rows:
+            self._early.setdefault(name, {})[int(number)] = plain  # rows come first: ``place``
+        else:
+            self._pair(name).take_chunk(int(number), plain)
+
     # --- steps of a query -------------------------------------------------------------------
 
     def open(self, query: PlannedQuery, factors: Mapping[str, Floats], cap: float) -> dict[str, bytes]:
-        """Step ``open`` of a WEIGHTED query: send own masked factor to every peer.
+        """Step ``open`` of a WEIGHTED or TRILINEAR query: send own masked factor to every peer.
 
         Args:
             query: from the plan.
-            factors: own factor per peer, (aligned rows,), in [-cap, cap].
+            factors: own factor per peer, (aligned rows,), in [-cap, cap]; of a TRILINEAR query as in
+                ``triple.open_factors``, and nothing at the matrix holder.
             cap: the contract's cap of own factor.
         """
         self._step(query, "open")
+        if query.kind == "TRILINEAR":
+            made = open_factors(self, self.party, query, factors, cap)
+            self._mark(query, "open")
+            return made
         vectors = self._encode(query, factors, cap)
         self._mark(query, "open")
         blobs: dict[str, bytes] = {}
@@ -170,6 +249,11 @@ class PartySession:
             of these vectors.
         """
         self._step(query, "share")
+        if query.kind == "TRILINEAR":
+            self._side(query)
+            made = share_products(self, self.party, query, self._trustee)
+            self._mark(query, "share")
+            return made
         if self._holds_matrix(query):
             self._mark(query, "share")
             return {}
@@ -197,14 +281,11 @@ class PartySession:
         self._side(query)
         if query.kind == "LOCAL":
             return
-        holds = self._holds_matrix(query)
-        peers = self._peers(query)
-        for peer in peers:
-            self._pairs[peer].check_ready(query, holds)
-            for sender, tag in self._needed(query, peer, holds):
-                if (sender, tag) not in self._inbox:
-                    raise MessageMissing(f"{tag} has not arrived.", party=sender)
-        rows = sum(self._pairs[peer].rows for peer in peers)
+        for name, holds, sender, tag in self._all_needed(query):
+            self._pair(name).check_ready(query, holds)
+            self._peek(sender, tag)
+        counted = self._row_pairs(query)
+        rows = sum(self._pair(name).rows for name in counted)
         largest = query.clip if bound is None else min(bound, query.clip)
         check_headroom(rows, largest, fraction_bits(query), query.noise_sd)
 
@@ -224,6 +305,8 @@ class PartySession:
         side, bits = self._side(query), fraction_bits(query)
         if query.kind == "LOCAL":
             total = self._local(query, local)
+        elif query.kind == "TRILINEAR":
+            total = share_of_sum(self, self.party, query, self._trustee)
         else:
             total = np.zeros(query.size, dtype=np.uint64)
             for peer in self._peers(query):
@@ -271,6 +354,26 @@ class PartySession:
         steps = ("open", "share") if query.kind == "WEIGHTED" else ("share",)
         return [(peer, f"{step}.{query.id}") for step in steps]
 
+    def _all_needed(self, query: PlannedQuery) -> list[tuple[str, bool, str, str]]:
+        """Return pair, whether own matrix is asked, sender and tag of everything that ``close`` needs."""
+        holds = self._holds_matrix(query)
+        if query.kind == "TRILINEAR":
+            return [(name, holds, sender, tag) for name, sender, tag in needed(self.party, query, self._trustee)]
+        return [
+            (peer, holds, sender, tag)
+            for peer in self._peers(query)
+            for sender, tag in self._needed(query, peer, holds)
+        ]
+
+    def _row_pairs(self, query: PlannedQuery) -> set[str]:
+        """Return the pairs whose rows a query sums, each person once."""
+        if query.kind != "TRILINEAR":
+            return set(self._peers(query))
+        mine = [t for t in triples_of(query) if self.party in t.parties]
+        if self.party in query.matrix.parties:
+            return {t.factor for t in mine}
+        return {t.matrix if self.party == t.factor else at(t.matrix, t.factor) for t in mine}
+
     def _encode(self, query: PlannedQuery, values: Mapping[str, Floats], cap: float) -> dict[str, Words]:
         peers = self._peers(query)
         if set(values) != set(peers):
@@ -313,9 +416,13 @@ class PartySession:
             raise MessageUnexpected(f"{peer} is no peer of this session.", party=peer)
         return self._pairs[peer]
 
-    def _take(self, sender: str, tag: str) -> bytes:
+    def _peek(self, sender: str, tag: str) -> bytes:
         if (sender, tag) not in self._inbox:
             raise MessageMissing(f"{tag} has not arrived.", party=sender)
+        return self._inbox[sender, tag]
+
+    def _take(self, sender: str, tag: str) -> bytes:
+        self._peek(sender, tag)
         return self._inbox.pop((sender, tag))
 
     def _blob(self, party: str, tag: str, plain: bytes) -> dict[str, bytes]:
