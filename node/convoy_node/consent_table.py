@@ -1,12 +1,13 @@
 """Read a consent table: one row per person and contract; every fault is reported at once.
 
-    read_consents(source, contracts) -> list[ConsentRow]
+    TableReader(names, contracts)      .rows(columns) -> list[ConsentRow]     batch by batch
+                                       .raise_faults()                        all that were found, counted
 
 Columns: ``local_id, contract, given, until, notice, purpose, recipients, separate, age`` and,
 where there is something to say, ``link_id, counterpart, withdrawn, guardian, refused``. Times are
 timestamps with an offset (FORMAT.md §1). ``until`` is never empty: consent without an end says
-``open-ended``. In CSV, ``recipients`` are separated by ``;``, ``link_id`` is 32 hex digits and
-truth is ``true`` or ``false``.
+``open-ended``. An empty ``age`` means unknown: the person is kept and counts nowhere. In CSV,
+``recipients`` are separated by ``;``, ``link_id`` is 32 hex digits and truth is ``true`` or ``false``.
 
 Messages count rows and name columns; they never hold a cell's value.
 """
@@ -14,17 +15,17 @@ Messages count rows and name columns; they never hold a cell's value.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final
 
 from convoy_contracts.instants import instant, timestamp
-from convoy_node.connectors import duckdb
-from convoy_node.errors import ConsentRefused, DatasetRefused
+from convoy_node.errors import ConsentRefused
 
 OPEN_ENDED: Final = "open-ended"
+UNKNOWN_AGE: Final = -1
+"""Stands for an age that nobody knows; such a person counts nowhere, whatever a guardian said."""
 LINK_BYTES: Final = 16
 REQUIRED: Final = (
     "local_id", "contract", "given", "until", "notice", "purpose", "recipients", "separate", "age",
@@ -61,46 +62,63 @@ class ConsentRow:
     refused: bool
 
 
-def read_consents(source: Path, contracts: Mapping[str, str] | None = None, *, party: str = "") -> list[ConsentRow]:
-    """Return all rows of a consent table.
+class TableReader:
+    """Turns batches of a consent table into rows; faults are counted over all batches.
 
     Args:
-        source: Parquet or CSV.
+        names: the table's columns.
         contracts: contract uid by the name that the table uses; a name that is not listed is a uid.
         party: whose table it is, for messages.
 
     Raises:
-        ConsentRefused: every fault of the table at once.
+        ConsentRefused: columns are missing.
     """
-    try:
-        table = duckdb.read_text(source, party=party)
-    except DatasetRefused as error:
-        raise ConsentRefused("the consent table cannot be read.", party=party, reasons=error.reasons) from error
-    missing = [name for name in REQUIRED if name not in table.column_names]
-    if missing:
-        raise ConsentRefused(
-            "the consent table lacks columns.",
-            party=party,
-            reasons=[f"column {name}: missing" for name in missing],
-        )
-    reader = _Reader(table.num_rows)
-    columns = {
-        name: table.column(name).to_pylist() if name in table.column_names else [None] * table.num_rows
-        for name in REQUIRED + OPTIONAL
-    }
-    rows = _rows(reader, columns, contracts or {})
-    reader.count("local_id", "twice under one contract", _repeats((r.contract, r.local_id) for r in rows))
-    links = [(r.contract, r.link_id) for r in rows if r.link_id is not None]
-    reader.count("link_id", "twice under one contract", _repeats(links))
-    if not rows:
-        reader.faults["the table has no rows"] = 0
-    if reader.faults:
-        raise ConsentRefused(
-            f"the consent table has {len(reader.faults)} kinds of faults.",
-            party=party,
-            reasons=[f"{what} ({n} rows)" if n else what for what, n in reader.faults.items()],
-        )
-    return rows
+
+    def __init__(self, names: Collection[str], contracts: Mapping[str, str] | None = None, *, party: str = "") -> None:
+        missing = [name for name in REQUIRED if name not in names]
+        if missing:
+            raise ConsentRefused(
+                "the consent table lacks columns.",
+                party=party,
+                reasons=[f"column {name}: missing" for name in missing],
+            )
+        self.names = tuple(name for name in REQUIRED + OPTIONAL if name in names)
+        self._absent = tuple(name for name in REQUIRED + OPTIONAL if name not in names)
+        self._contracts = contracts or {}
+        self._party = party
+        self._reader = _Reader()
+        self._read = 0
+
+    def rows(self, columns: Mapping[str, list[Any]]) -> list[ConsentRow]:
+        """Return the rows of a batch; one with a fault has an empty value there and must not be kept."""
+        length = len(columns["local_id"])
+        self._read += length
+        return _rows(self._reader, {**columns, **{name: [None] * length for name in self._absent}}, self._contracts)
+
+    def count(self, column: str, what: str, rows: int) -> None:
+        """Add a fault that only a look at the whole table shows."""
+        self._reader.count(column, what, rows)
+
+    @property
+    def has_faults(self) -> bool:
+        """Whether any fault was found so far."""
+        return bool(self._reader.faults)
+
+    def raise_faults(self) -> None:
+        """Refuse a table with faults, or without rows.
+
+        Raises:
+            ConsentRefused: every fault at once, with the number of rows that have it.
+        """
+        faults = dict(self._reader.faults)
+        if not self._read:
+            faults["the table has no rows"] = 0
+        if faults:
+            raise ConsentRefused(
+                f"the consent table has {len(faults)} kinds of faults.",
+                party=self._party,
+                reasons=[f"{what} ({n} rows)" if n else what for what, n in faults.items()],
+            )
 
 
 def _rows(reader: _Reader, columns: Mapping[str, list[Any]], contracts: Mapping[str, str]) -> list[ConsentRow]:
@@ -141,7 +159,10 @@ def _rows(reader: _Reader, columns: Mapping[str, list[Any]], contracts: Mapping[
             text("purpose", columns["purpose"]),
             reader.needed("recipients", columns["recipients"], _recipients, "empty or not a list"),
             reader.truth("separate", columns["separate"], default=None),
-            reader.needed("age", columns["age"], _age, f"missing, or not a whole 0..{_MAX_AGE}"),
+            [
+                UNKNOWN_AGE if age is None else age
+                for age in reader.parsed("age", columns["age"], _age, f"not a whole 0..{_MAX_AGE}")
+            ],
             reader.truth("guardian", columns["guardian"], default=False),
             refused,
         )
@@ -151,13 +172,13 @@ def _rows(reader: _Reader, columns: Mapping[str, list[Any]], contracts: Mapping[
 class _Reader:
     """Turns columns into values and counts what cannot be turned."""
 
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
+    def __init__(self) -> None:
         self.faults: dict[str, int] = {}
 
     def count(self, column: str, what: str, rows: int) -> None:
         if rows:
-            self.faults[f"column {column}: {what}"] = rows
+            fault = f"column {column}: {what}"
+            self.faults[fault] = self.faults.get(fault, 0) + rows
 
     def parsed(self, column: str, cells: list[Any], parse: Callable[[Any], Any], fault: str) -> list[Any]:
         """Parse each cell that is not empty; equal cells once."""
@@ -177,7 +198,7 @@ class _Reader:
     def needed(self, column: str, cells: list[Any], parse: Callable[[Any], Any], fault: str) -> list[Any]:
         """Parse each cell; an empty one is a fault as well."""
         out = self.parsed(column, cells, parse, fault)
-        self.count(column, fault, sum(value is None for value in out))
+        self.count(column, fault, _nothing(cells))
         return out
 
     def text(self, column: str, cells: list[Any]) -> list[str]:
@@ -205,11 +226,6 @@ def _zip(*columns: Iterable[Any]) -> Iterable[tuple[Any, ...]]:
 
 def _nothing(cells: list[Any]) -> int:
     return sum(cell is None or cell == "" for cell in cells)
-
-
-def _repeats(keys: Iterable[object]) -> int:
-    listed = list(keys)
-    return len(listed) - len(set(listed))
 
 
 def _timestamp(cell: Any) -> str | None:

@@ -3,7 +3,9 @@
     Register(path)        SQLite; made where absent, because an empty register permits nothing
 
 Promises. A withdrawal is on disk when ``withdraw`` has returned and is never undone, except by a
-consent given later than it. ``subjects`` holds no identifier of a person. ``cohort`` applies the
+consent given later than it. Each change of a consent adds a record to the history (``consent.history``)
+in the same transaction. A refusal is kept, and within the contract's time no consent that the person
+was asked for again is taken. ``subjects`` holds no identifier of a person. ``cohort`` applies the
 counting rule of FORMAT.md §6 word for word; a test holds it against ``convoy_contracts``.
 
 Does not: decide. Whether a cohort is large enough is a gate of the contract.
@@ -14,19 +16,21 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from datetime import datetime
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, Self
 
+from convoy_contracts.consent import REASK_DAYS
 from convoy_contracts.decide.gates import ADULT_CONSENT_AGE, is_a
 from convoy_contracts.instants import instant, timestamp
 from convoy_contracts.vocabulary import PURPOSES
-from convoy_node.consent_table import ConsentRow, read_consents
-from convoy_node.errors import ConsentRefused, NodeError
+from convoy_node.consent import history
+from convoy_node.consent_table import UNKNOWN_AGE, ConsentRow, TableReader
+from convoy_node.errors import ConsentRefused, DatasetRefused, NodeError
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS consent (
@@ -42,18 +46,53 @@ CREATE TABLE IF NOT EXISTS consent (
 """
 _INSERT: Final = "INSERT INTO consent VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 """The columns of the table are the members of ``ConsentRow`` in their order."""
+_COLUMNS: Final = ", ".join(field.name for field in fields(ConsentRow))
+BATCH_ROWS: Final = 20_000
+_DAY_US: Final = 86_400_000_000
 # A withdrawal that is not older than the consent now told outlives the import.
 _KEEP_WITHDRAWALS: Final = """
-UPDATE consent SET withdrawn = kept.withdrawn, withdrawn_us = kept.withdrawn_us
-FROM kept WHERE consent.contract = kept.contract AND consent.local_id = kept.local_id
-    AND (consent.given_us IS NULL OR consent.given_us <= kept.withdrawn_us)
-    AND (consent.withdrawn_us IS NULL OR consent.withdrawn_us > kept.withdrawn_us)
+UPDATE incoming SET withdrawn = kept.withdrawn, withdrawn_us = kept.withdrawn_us
+FROM consent AS kept WHERE incoming.contract = kept.contract AND incoming.local_id = kept.local_id
+    AND kept.withdrawn_us NOT NULL
+    AND (incoming.given_us IS NULL OR incoming.given_us <= kept.withdrawn_us)
+    AND (incoming.withdrawn_us IS NULL OR incoming.withdrawn_us > kept.withdrawn_us)
+"""
+# What says nothing new makes no new record.
+_DROP_KNOWN: Final = f"""
+DELETE FROM incoming WHERE EXISTS (
+    SELECT 1 FROM consent WHERE consent.contract = incoming.contract AND consent.local_id = incoming.local_id
+        AND ({", ".join(f"consent.{f.name}" for f in fields(ConsentRow))})
+         IS ({", ".join(f"incoming.{f.name}" for f in fields(ConsentRow))}))
+"""  # noqa: S608
+_ASKED_AGAIN: Final = """
+SELECT incoming.contract, incoming.local_id, incoming.given_us FROM incoming JOIN consent USING (contract, local_id)
+WHERE consent.refused AND incoming.given_us NOT NULL
+"""
+_REPEATED: Final = """
+SELECT (SELECT COUNT(*) FROM incoming) - (SELECT COUNT(*) FROM (SELECT DISTINCT contract, local_id FROM incoming)),
+    (SELECT COUNT(*) FROM incoming WHERE link_id NOT NULL)
+    - (SELECT COUNT(*) FROM (SELECT DISTINCT contract, link_id FROM incoming WHERE link_id NOT NULL))
 """
 _SUBJECTS: Final = """
 SELECT COUNT(*) AS n, given, until, withdrawn, notice, purpose, recipients, separate, age, guardian
 FROM consent WHERE contract = ?
 GROUP BY given, until, withdrawn, notice, purpose, recipients, separate, age, guardian
 ORDER BY given, until, withdrawn, notice, purpose, recipients, separate, age, guardian
+"""
+# Equal to the above for every decision at one instant, whatever the number of persons: all consents that have begun count as
+# the same, and so on; of the withdrawals in a group the latest stands (the row of MAX, SQLite's rule for bare columns).
+_SUBJECTS_AT: Final = """
+SELECT COUNT(*) AS n, given, until, withdrawn, notice, purpose, recipients, separate, age, guardian, MAX(withdrawn_us)
+FROM consent WHERE contract = :contract
+GROUP BY given_us <= :now, until_us > :now, withdrawn_us <= :now, notice, purpose, recipients, separate,
+    CASE WHEN age < 0 THEN 0 WHEN age < :adult THEN 1 ELSE 2 END, guardian
+ORDER BY 2, 3, 4, 5, 6, 7, 8, 9, 10
+"""
+_NEXT_INSTANT: Final = """
+SELECT MIN(at) FROM (
+    SELECT MIN(given_us) AS at FROM consent WHERE contract = :contract AND given_us > :now UNION ALL
+    SELECT MIN(until_us) FROM consent WHERE contract = :contract AND until_us > :now UNION ALL
+    SELECT MIN(withdrawn_us) FROM consent WHERE contract = :contract AND withdrawn_us > :now)
 """
 # The terms (notice, purpose, recipients) were judged before; FORMAT.md §6, "Counting persons".
 _COUNTED: Final = """
@@ -62,7 +101,7 @@ WHERE contract = :contract
     AND notice = :notice AND purpose = :purpose AND recipients = :recipients
     AND NOT refused AND given_us <= :now AND (withdrawn_us IS NULL OR withdrawn_us > :now)
     AND (until_us > :now OR (until_us IS NULL AND NOT :sensitive))
-    AND (separate OR NOT :sensitive) AND (age >= :adult OR guardian)
+    AND (separate OR NOT :sensitive) AND (age >= :adult OR (guardian AND age >= 0))
 """
 _IN_ORDER: Final = attrgetter(*(field.name for field in fields(ConsentRow)))
 
@@ -97,6 +136,16 @@ class Cohort:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """A withdrawal that is on disk: ``record`` is its record's id, ``at`` the instant from which it counts."""
+
+    record: bytes
+    at: str
+    seq: int
+    is_new: bool
+
+
 class Register:
     """The consent register of one node.
 
@@ -107,13 +156,15 @@ class Register:
     def __init__(self, path: Path, *, party: str = "") -> None:
         self._party = party
         self._guard = threading.RLock()
-        self._grouped: dict[str, tuple[tuple[int, int], list[Any]]] = {}
+        self._grouped: dict[str, tuple[tuple[int, int], int | None, int | None, list[Any]]] = {}
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA busy_timeout = 5000")
-            self._db.executescript(_SCHEMA)
+            self._db.execute("PRAGMA cache_size = -65536")
+            self._db.executescript(_SCHEMA + history.SCHEMA)
+            self._adopt()
         except sqlite3.Error as error:
             self._db.close()
             raise NodeError(
@@ -135,7 +186,14 @@ class Register:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def import_table(self, source: Path, contracts: Mapping[str, str] | None = None) -> int:
+    @property
+    def db(self) -> sqlite3.Connection:
+        """The connection, for ``consent.history`` and ``consent.office``; hold ``writing`` to change anything."""
+        return self._db
+
+    def import_table(
+        self, source: Path, contracts: Mapping[str, str] | None = None, *, now: datetime | None = None
+    ) -> int:
         """Import a consent table, all or nothing; a person's row replaces the earlier one.
 
         Leaving a person out withdraws nothing: a consent ends by ``until`` or by a withdrawal.
@@ -143,6 +201,7 @@ class Register:
         Args:
             source: Parquet or CSV, see ``consent_table``.
             contracts: contract uid by the name that the table uses.
+            now: aware; the clock's instant if not given.
 
         Returns:
             The number of rows.
@@ -150,32 +209,129 @@ class Register:
         Raises:
             ConsentRefused: every fault of the table at once, or a link id of another person.
         """
-        rows = read_consents(source, contracts, party=self._party)
-        with self._writing() as db:
-            db.execute(
-                "CREATE TEMP TABLE kept AS SELECT contract, local_id, withdrawn, withdrawn_us"
-                " FROM consent WHERE withdrawn_us NOT NULL"
-            )
-            db.executemany(
-                "DELETE FROM consent WHERE contract = ? AND local_id = ?",
-                ((row.contract, row.local_id) for row in rows),
-            )
-            db.executemany(_INSERT, map(_IN_ORDER, rows))
-            db.execute(_KEEP_WITHDRAWALS)
-            db.execute("DROP TABLE kept")
-        return len(rows)
+        from convoy_node.connectors import duckdb
 
-    def subjects(self, contract_uid: str) -> list[dict[str, Any]]:
+        try:
+            table = duckdb.read_text(source, party=self._party)
+        except DatasetRefused as error:
+            raise ConsentRefused(
+                "the consent table cannot be read.", party=self._party, reasons=error.reasons
+            ) from error
+        reader = TableReader(table.column_names, contracts, party=self._party)
+        batches = (
+            {name: batch.column(name).to_pylist() for name in reader.names}
+            for batch in table.select(list(reader.names)).to_batches(max_chunksize=BATCH_ROWS)
+        )
+        return self.import_batches(reader, batches, now=now or datetime.now(UTC))
+
+    def import_batches(
+        self,
+        reader: TableReader,
+        batches: Iterable[Mapping[str, list[Any]]],
+        *,
+        now: datetime,
+        channel: str = "import",
+        reask_days: int | Mapping[str, int] = REASK_DAYS,
+    ) -> int:
+        """Import a consent table that comes in batches of columns; as ``import_table``."""
+        read = 0
+        with self.writing() as db:
+            db.execute(f"CREATE TEMP TABLE incoming ({_COLUMNS})")
+            for batch in batches:
+                rows = reader.rows(batch)
+                read += len(rows)
+                if not reader.has_faults:
+                    db.executemany(
+                        "INSERT INTO incoming VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", map(_IN_ORDER, rows)
+                    )
+                else:  # nothing will be kept, but every fault of the rest is told
+                    db.executemany(
+                        "INSERT INTO incoming (contract, local_id, link_id) VALUES (?, ?, ?)",
+                        ((row.contract, row.local_id, row.link_id) for row in rows),
+                    )
+            persons, links = db.execute(_REPEATED).fetchone()
+            reader.count("local_id", "twice under one contract", persons)
+            reader.count("link_id", "twice under one contract", links)
+            reader.count(
+                "given", "within the time after a refusal in which nobody is asked again", self._asked_again(reask_days)
+            )
+            reader.raise_faults()
+            db.execute(_KEEP_WITHDRAWALS)
+            db.execute(_DROP_KNOWN)
+            db.execute("DELETE FROM consent WHERE (contract, local_id) IN (SELECT contract, local_id FROM incoming)")
+            db.execute("INSERT INTO consent SELECT * FROM incoming")
+            self._add_history(db, "incoming", now, channel)
+            db.execute("DROP TABLE incoming")
+        return read
+
+    def record(self, row: ConsentRow, at: datetime, *, channel: str, evidence: str | None = None) -> tuple[bytes, int]:
+        """Record what one person said; return the record's id and the change.
+
+        Raises:
+            ConsentRefused: a link id of another person.
+        """
+        with self.writing() as db:
+            db.execute("DELETE FROM consent WHERE contract = ? AND local_id = ?", (row.contract, row.local_id))
+            db.execute(_INSERT, _IN_ORDER(row))
+            seq = history.start_change(db, at, channel)
+            ((_, record),) = history.add_records(db, seq, [row], evidence)
+        return record, seq
+
+    def row(self, local_id: str, contract_uid: str) -> ConsentRow | None:
+        """Return what stands for a person under a contract."""
+        with self._guard:
+            found = self._db.execute(
+                f"SELECT {_COLUMNS} FROM consent WHERE contract = ? AND local_id = ?",  # noqa: S608
+                (contract_uid, local_id),
+            ).fetchone()
+        return ConsentRow(*found) if found else None
+
+    def contracts_of(self, local_id: str) -> list[str]:
+        """Return under which contracts something is recorded about a person."""
+        with self._guard:
+            rows = self._db.execute("SELECT contract FROM series ORDER BY contract").fetchall()
+        return [uid for (uid,) in rows if self.row(local_id, uid) is not None]
+
+    def refused_at(self, local_id: str, contract_uid: str) -> int | None:
+        """Return when the refusal that stands was recorded (microseconds), or None if none stands."""
+        standing = self.row(local_id, contract_uid)
+        if standing is None or not standing.refused:
+            return None
+        with self._guard:
+            series = history.find_series(self._db, contract_uid)
+            records = history.history(self._db, series, local_id) if series else []
+        refusal = next((one for one in records[::-1] if one.terms.refused), None)
+        return instant(refusal.at) if refusal else None
+
+    def excluded(self) -> tuple[int, int]:
+        """Return how many consents count nowhere: of unknown age, and under 14 years without a guardian."""
+        with self._guard:
+            row = self._db.execute(
+                "SELECT COUNT(*) FILTER (WHERE age < 0), COUNT(*) FILTER (WHERE age BETWEEN 0 AND ? AND NOT guardian)"
+                " FROM consent WHERE given NOT NULL",
+                (ADULT_CONSENT_AGE - 1,),
+            ).fetchone()
+        return int(row[0]), int(row[1])
+
+    def subjects(self, contract_uid: str, now: datetime | None = None) -> list[dict[str, Any]]:
         """Return the consent records of FORMAT.md §2: equal ones once, with their number ``n``.
 
-        Asked before every release, so the answer is kept until this or another process changes the file.
+        Args:
+            contract_uid: whose consents.
+            now: aware; with it, records that no decision at this instant can tell apart are one, so that their number does
+                not grow with the number of persons.
+
+        Asked before every release, so the answer is kept until this or another process changes the file, or time does.
         """
+        at = None if now is None else instant(timestamp(now))
         with self._guard:
             (version,) = self._db.execute("PRAGMA data_version").fetchone()
             state = (version, self._db.total_changes)
-            if self._grouped.get(contract_uid, ((-1, -1), []))[0] != state:
-                self._grouped[contract_uid] = (state, self._db.execute(_SUBJECTS, (contract_uid,)).fetchall())
-            rows = self._grouped[contract_uid][1]
+            kept = self._grouped.get(contract_uid)
+            if kept is None or kept[0] != state or not _holds_at(kept[1], kept[2], at):
+                kept = self._group(contract_uid, state, at)
+                self._grouped[contract_uid] = kept
+            rows = kept[3]
         return [
             {
                 "n": n,
@@ -186,10 +342,10 @@ class Register:
                 "purpose": purpose,
                 "recipients": json.loads(recipients),
                 "separate": bool(separate),
-                "age": age,
-                "guardian": bool(guardian),
+                "age": 0 if age == UNKNOWN_AGE else age,
+                "guardian": bool(guardian) and age != UNKNOWN_AGE,
             }
-            for n, given, until, withdrawn, notice, purpose, recipients, separate, age, guardian in rows
+            for n, given, until, withdrawn, notice, purpose, recipients, separate, age, guardian, *_ in rows
         ]
 
     def cohort(
@@ -250,27 +406,31 @@ class Register:
             links={peer: tuple(sorted(pairs, key=lambda pair: pair[1])) for peer, pairs in sorted(links.items())},
         )
 
-    def withdraw(self, local_id: str, contract_uid: str, at: datetime) -> None:
+    def withdraw(self, local_id: str, contract_uid: str, at: datetime, *, channel: str = "node") -> Withdrawal:
         """Record a withdrawal, durably; an earlier one stands.
 
         Raises:
             ConsentRefused: no such person under this contract.
         """
         text = timestamp(at)
-        with self._writing() as db:
-            known = db.execute(
-                "UPDATE consent SET"
-                " withdrawn = CASE WHEN withdrawn_us <= :us THEN withdrawn ELSE :text END,"
-                " withdrawn_us = CASE WHEN withdrawn_us <= :us THEN withdrawn_us ELSE :us END"
-                " WHERE contract = :contract AND local_id = :local_id",
-                {"us": instant(text), "text": text, "contract": contract_uid, "local_id": local_id},
-            )
-            if known.rowcount != 1:
+        us = instant(text) or 0
+        with self.writing() as db:
+            row = self.row(local_id, contract_uid)
+            if row is None:
                 raise ConsentRefused(
                     "no such person under this contract.",
                     party=self._party,
                     fix="Check the local id and the contract's uid.",
                 )
+            if row.withdrawn is not None and (row.withdrawn_us or 0) <= us:
+                return self._standing(local_id, contract_uid, row.withdrawn)
+            db.execute(
+                "UPDATE consent SET withdrawn = ?, withdrawn_us = ? WHERE contract = ? AND local_id = ?",
+                (text, us, contract_uid, local_id),
+            )
+            seq = history.start_change(db, at, channel)
+            ((_, record),) = history.add_records(db, seq, [replace(row, withdrawn=text, withdrawn_us=us)])
+        return Withdrawal(record, text, seq, is_new=True)
 
     def withdrawn_between(self, contract_uid: str, after: datetime, until: datetime) -> list[str]:
         """Return who withdrew with ``after < withdrawn <= until``, by local id."""
@@ -282,8 +442,47 @@ class Register:
             ).fetchall()
         return [row[0] for row in rows]
 
+    def _standing(self, local_id: str, contract_uid: str, at: str) -> Withdrawal:
+        series = history.find_series(self._db, contract_uid)
+        records = history.history(self._db, series, local_id) if series else []
+        found = next(one for one in records if one.terms.withdrawn == at)
+        return Withdrawal(found.id, at, found.seq, is_new=False)
+
+    def _group(
+        self, contract_uid: str, state: tuple[int, int], at: int | None
+    ) -> tuple[tuple[int, int], int | None, int | None, list[Any]]:
+        if at is None:
+            return state, None, None, self._db.execute(_SUBJECTS, (contract_uid,)).fetchall()
+        asked = {"contract": contract_uid, "now": at, "adult": ADULT_CONSENT_AGE}
+        rows = self._db.execute(_SUBJECTS_AT, asked).fetchall()
+        (until,) = self._db.execute(_NEXT_INSTANT, {"contract": contract_uid, "now": at}).fetchone()
+        return state, at, until, rows
+
+    def _asked_again(self, reask_days: int | Mapping[str, int]) -> int:
+        found = 0
+        for contract, local_id, given_us in self._db.execute(_ASKED_AGAIN).fetchall():
+            days = reask_days if isinstance(reask_days, int) else reask_days.get(contract, REASK_DAYS)
+            refused = self.refused_at(local_id, contract)
+            found += refused is not None and refused <= given_us < refused + days * _DAY_US
+        return found
+
+    def _add_history(self, db: sqlite3.Connection, table: str, now: datetime, channel: str) -> None:
+        cursor = db.execute(f"SELECT {_COLUMNS} FROM {table}")  # noqa: S608
+        seq = 0
+        while batch := cursor.fetchmany(BATCH_ROWS):
+            seq = seq or history.start_change(db, now, channel)
+            history.add_records(db, seq, (ConsentRow(*row) for row in batch))
+
+    def _adopt(self) -> None:
+        """Give a register of an earlier version its history."""
+        has_history = self._db.execute("SELECT 1 FROM change LIMIT 1").fetchone() is not None
+        if not has_history and self._db.execute("SELECT 1 FROM consent LIMIT 1").fetchone() is not None:
+            with self.writing() as db:
+                self._add_history(db, "consent", datetime.now(UTC), "adopted")
+
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Open a transaction: on disk when the block has ended, gone if it raised."""
         with self._guard:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
@@ -306,3 +505,10 @@ class Register:
                     code="REGISTER_WRITE_FAILED",
                     fix="See the node's log: disk full, or the file was moved or closed.",
                 ) from error
+
+
+def _holds_at(since: int | None, until: int | None, at: int | None) -> bool:
+    """Whether records grouped for ``since`` say the same at another instant; all or nothing where no instant was given."""
+    if since is None or at is None:
+        return since is at
+    return since <= at and (until is None or at < until)

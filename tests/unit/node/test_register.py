@@ -198,7 +198,7 @@ def test_all_faults_of_a_table_are_told_at_once_without_a_value(register: Regist
         "column given: no timestamp with an offset (1 rows)",
         "column notice: missing (1 rows)",
         "column counterpart: given without a link_id, or the reverse (1 rows)",
-        "column age: missing, or not a whole 0..150 (2 rows)",
+        "column age: not a whole 0..150 (1 rows)",
         "column recipients: empty or not a list (1 rows)",
         "column separate: neither true nor false (1 rows)",
     ):

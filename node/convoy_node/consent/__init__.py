@@ -1,0 +1,1 @@
+"""Consent at a node: history, epochs, receipts, proofs, sources, command line (docs/consent.md)."""
