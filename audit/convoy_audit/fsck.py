@@ -1,38 +1,27 @@
 """Derive a whole log again from where it is stored, and compare with what was signed.
 
-    check_log(path: Path, policy: Policy | None = None) -> Findings      path: database, tiles, pack
+    check_log(path: Path, policy: Policy | None = None) -> Findings      path: database, dump, tiles, pack
 
-From a coordinator's SQLite file (opened read-only): every leaf, the index sequence, the stored
-frontier of every commit, and every signed checkpoint. From a folder or zip with ``checkpoint`` and
-``tile/``: every entry bundle, every tile of hashes that is there, and the checkpoint. Signatures are
-verified if a policy is given. Needs no code of the coordinator.
+From a coordinator's SQLite file (opened read-only) or a plain ``pg_dump``: every leaf, the index
+sequence, the stored frontier of every commit, and every signed checkpoint. From a folder or zip with
+``checkpoint`` and ``tile/``: every entry bundle, every tile of hashes that is there, and the
+checkpoints. Signatures are verified if a policy is given. Needs no code of the coordinator.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from convoy_audit.archive import read_files
 from convoy_audit.checkpoint import Checkpoint, peek
-from convoy_audit.errors import AuditError, EvidenceError, FormatError
+from convoy_audit.errors import AuditError, EvidenceError
 from convoy_audit.merkle import Tree, leaf_hash
 from convoy_audit.policy import Policy
-from convoy_audit.tiles import (
-    decode_bundle,
-    entries_path,
-    entries_spans,
-    tile_data,
-    tile_path,
-    tile_spans,
-)
+from convoy_audit.sources import open_log
+from convoy_audit.tiles import tile_data, tile_path, tile_spans
 from convoy_audit.trail import Fault, Trail
-
-_SQLITE: Final = b"SQLite format 3\0"
 
 
 @dataclass(slots=True)
@@ -78,66 +67,41 @@ def check_log(path: Path, policy: Policy | None = None) -> Findings:
     Raises:
         FormatError: there is no log at ``path``.
     """
-    if path.is_file():
-        with path.open("rb") as file:
-            if file.read(len(_SQLITE)) == _SQLITE:
-                return _check_database(path, policy)
-    files = read_files(path)
-    if "checkpoint" not in files:
-        raise FormatError("no log: neither a SQLite file nor a folder with a checkpoint")
-    return _check_tiles(files, policy)
-
-
-def _check_database(path: Path, policy: Policy | None) -> Findings:
-    findings, tree, trail, last = Findings(), Tree(), Trail(), 0
-    uri = f"{path.resolve().as_uri()}?mode=ro"
-    try:
-        with closing(sqlite3.connect(uri, uri=True)) as database:
-            frontiers = dict(database.execute("SELECT size, frontier FROM log_frontier"))
-            rows = database.execute("SELECT idx, leaf, body FROM log_entry ORDER BY idx")
-            for index, leaf, body in rows:
-                if index != tree.size or not isinstance(body, bytes):
-                    findings.wrong("an entry is missing or is not what it was", tree.size)
-                    break
-                if leaf_hash(body) != leaf:
-                    findings.wrong("the stored leaf is not that of the entry", index)
-                tree.append(leaf_hash(body))
-                trail.take(index, body)
-                stored = frontiers.pop(tree.size, None)
-                if stored is not None and stored != b"".join(tree.frontier()):
-                    findings.wrong(f"the stored frontier of {tree.size} does not fit", index)
-                last = tree.size if stored is not None else last
-            for size in sorted(frontiers):
-                findings.wrong(f"a frontier of {size} is stored; there are {tree.size} entries")
-            if last != tree.size:
-                findings.wrong(f"the last stored frontier is of {last}, there are {tree.size} entries")
-            notes = [note for (note,) in database.execute("SELECT note FROM log_checkpoint")]
-    except sqlite3.Error as error:
-        raise FormatError(f"this database holds no log: {error}") from None
-    for note in notes:
-        _compare(findings, tree, str(note).encode(), policy)
-    return _sum_up(findings, tree, trail)
-
-
-def _check_tiles(files: Mapping[str, bytes], policy: Policy | None) -> Findings:
+    log = open_log(path)
     findings, tree, trail = Findings(), Tree(), Trail()
-    note = files["checkpoint"]
-    size = peek(note).size
+    frontiers = dict(log.frontiers or {})
+    last = 0
     try:
-        for span in entries_spans(size):
-            name = entries_path(span.index, span.width)
-            if name not in files:
-                raise EvidenceError(f"{name} is missing")
-            for raw in decode_bundle(files[name], span.width):
-                trail.take(tree.append(leaf_hash(raw)), raw)
-        for span in tile_spans(size):
-            name = tile_path(span.level, span.index, span.width)
-            if name in files and files[name] != tile_data(tree, span):
-                findings.wrong(f"{name} does not fit the entries")
+        for index, leaf, body in log.rows():
+            if index != tree.size or not isinstance(body, bytes):
+                findings.wrong("an entry is missing or is not what it was", tree.size)
+                break
+            if leaf is not None and leaf_hash(body) != leaf:
+                findings.wrong("the stored leaf is not that of the entry", index)
+            tree.append(leaf_hash(body))
+            trail.take(index, body)
+            stored = frontiers.pop(tree.size, None)
+            if stored is not None and stored != b"".join(tree.frontier()):
+                findings.wrong(f"the stored frontier of {tree.size} does not fit", index)
+            last = tree.size if stored is not None else last
     except AuditError as error:
-        findings.faults.append(Fault.of(error))
-    _compare(findings, tree, note, policy)
+        findings.faults.append(Fault.of(error, tree.size))
+    for size in sorted(frontiers):
+        findings.wrong(f"a frontier of {size} is stored; there are {tree.size} entries")
+    if log.frontiers is not None and last != tree.size:
+        findings.wrong(f"the last stored frontier is of {last}, there are {tree.size} entries")
+    if log.files is not None:
+        _check_tiles(findings, tree, log.files)
+    for note in log.notes:
+        _compare(findings, tree, note, policy)
     return _sum_up(findings, tree, trail)
+
+
+def _check_tiles(findings: Findings, tree: Tree, files: Mapping[str, bytes]) -> None:
+    for span in tile_spans(tree.size):
+        name = tile_path(span.level, span.index, span.width)
+        if name in files and files[name] != tile_data(tree, span):
+            findings.wrong(f"{name} does not fit the entries")
 
 
 def _compare(findings: Findings, tree: Tree, note: bytes, policy: Policy | None) -> None:

@@ -5,7 +5,9 @@
 Checked: every entry is canonical and of the catalogue; every statement is signed with the key that
 its party was enrolled with *before* (or rotated to), numbered and chained; no party is enrolled under another's key;
 every release and every finished run was authorised before, under the same contract; no node
-allowed a run that was not authorised before; what a ledger says it has spent stays under its cap.
+allowed a run that was not authorised before; what a ledger says it has spent stays under its cap;
+what only a party can say stands in a statement of that party; nothing is dated back: the coordinator's
+own entries by more than ``BACK_DATED_S`` behind its latest, a party's statements behind its own latest.
 Not checked, because the log cannot know: whether what is said is true.
 Faults are collected, not raised: a report names all of them (the first 1,000).
 """
@@ -33,11 +35,13 @@ from convoy_audit.events import (
     RunAuthorised,
     RunFinished,
     RunSettled,
+    StatedEvent,
 )
 from convoy_audit.keys import check_ed25519_public
 from convoy_audit.statement import Chain, Statement, verify_statement
 
 MAX_FAULTS: Final = 1000
+BACK_DATED_S: Final = 300  # entries of one author may overtake each other, not by more
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class Trail:
     spent_micro: dict[tuple[str, str], int] = field(default_factory=dict)  # party, asset -> total
     first_at: datetime | None = None
     last_at: datetime | None = None
+    latest: dict[str, datetime] = field(default_factory=dict)  # author ("" = the coordinator) -> latest clock
     faults: list[Fault] = field(default_factory=list)
     fault_count: int = 0
 
@@ -96,7 +101,11 @@ class Trail:
         try:
             if isinstance(content, Statement):
                 self._statement(content)
-            self._event(event, is_stated=isinstance(content, Statement))
+            is_stated = isinstance(content, Statement)
+            if isinstance(event, StatedEvent):
+                _must_be_stated(event.party, is_stated)
+            self._event(event)
+            self._dated(content.party if isinstance(content, Statement) else "", content.at)
         except AuditError as error:
             self._fault(Fault.of(error, index))
 
@@ -109,7 +118,15 @@ class Trail:
         if isinstance(statement.event, KeyRotated):
             self.rotations[statement.party] = (statement.digest, statement.event.identity_key)
 
-    def _event(self, event: Event, *, is_stated: bool) -> None:
+    def _dated(self, author: str, at: datetime) -> None:
+        """Refuse an entry that is dated behind what its author wrote before."""
+        latest = self.latest.get(author)
+        if latest is None or at > latest:
+            self.latest[author] = at
+        elif (back := (latest - at).total_seconds()) > BACK_DATED_S:
+            raise EvidenceError(f"dated back by {back:.0f} s behind an earlier entry", party=author or None)
+
+    def _event(self, event: Event) -> None:
         match event:
             case PartyEnrolled():
                 check_ed25519_public(event.identity_key)
@@ -123,8 +140,6 @@ class Trail:
                 self._rotated(event)
             case PartyRevoked():
                 self.revoked.add(event.party)
-            case KeyRotated():
-                _must_be_stated(event.party, is_stated)
             case ContractOffered():
                 self.contracts.add(event.contract)
             case ContractSigned():
@@ -140,13 +155,11 @@ class Trail:
             case RunFinished():
                 self._after_authorisation(event.run, event.contract, "finished")
             case DecisionMade():
-                _must_be_stated(event.party, is_stated)
                 if event.outcome == "deny":
                     self.denials.append(event)
                 else:
                     self._after_authorisation(event.run, event.contract, "allowed", event.party)
             case LedgerStated() | RunSettled():
-                _must_be_stated(event.party, is_stated)
                 self._ledger(event)
             case _:
                 pass

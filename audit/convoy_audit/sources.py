@@ -1,0 +1,150 @@
+"""Open what holds a log, wherever it lies: evidence pack, folder of tiles, SQLite file, PostgreSQL dump.
+
+    open_log(path: Path) -> Log     Log: .rows() -> Iterator[Row]   .entries() -> Iterator[bytes]   .notes   .frontiers
+
+A PostgreSQL dump is what ``pg_dump --format=plain`` writes (data as ``COPY``); only the tables of the log
+are read, nothing of the dump is executed. SQLite is opened read-only. Nothing is verified here: see
+``convoy_audit.fsck`` and ``convoy_audit.pack``.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from convoy_audit.archive import read_files
+from convoy_audit.checkpoint import peek
+from convoy_audit.errors import FormatError
+from convoy_audit.tiles import decode_bundle, entries_path, entries_spans
+
+_SQLITE: Final = b"SQLite format 3\0"
+_DUMP: Final = b"--\n-- PostgreSQL database dump"
+_COPY: Final = re.compile(r'COPY (?:\w+|"\w+")\.(log_entry|log_frontier|log_checkpoint) \(([^)]*)\) FROM stdin;')
+_ESCAPES: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
+
+
+Row = tuple[int, bytes | None, bytes]
+"""Index, stored leaf hash (None where none is stored), entry; in order of the index."""
+
+
+@dataclass(slots=True)
+class Log:
+    """A stored log; ``rows`` reads it anew from its start, entry by entry, and may raise ``FormatError``."""
+
+    kind: str
+    rows: Callable[[], Iterator[Row]]
+    notes: list[bytes]
+    frontiers: dict[int, bytes] | None = None
+    files: Mapping[str, bytes] | None = field(default=None, repr=False)
+
+    def entries(self) -> Iterator[bytes]:
+        """Yield the entries."""
+        for _, _, body in self.rows():
+            yield body
+
+
+def open_log(path: Path) -> Log:
+    """Read a log.
+
+    Raises:
+        FormatError: there is none at ``path``, or it cannot be read.
+    """
+    if path.is_file():
+        with path.open("rb") as file:
+            head = file.read(64)
+        if head.startswith(_SQLITE):
+            return _database(path)
+        if head.startswith(_DUMP):
+            return _dump(path)
+    files = read_files(path)
+    if "checkpoint" not in files:
+        raise FormatError("no log: neither SQLite file, PostgreSQL dump, nor a folder or zip with a checkpoint")
+    return _tiles(files)
+
+
+def _tiles(files: Mapping[str, bytes]) -> Log:
+    note = files["checkpoint"]
+    size = peek(note).size
+
+    def rows() -> Iterator[Row]:
+        index = 0
+        for span in entries_spans(size):
+            name = entries_path(span.index, span.width)
+            if name not in files:
+                raise FormatError(f"{name} is missing")
+            for body in decode_bundle(files[name], span.width):
+                yield index, None, body
+                index += 1
+
+    earlier = [files[name] for name in files if name.startswith("checkpoints/")]
+    return Log("tiles", rows, [*earlier, note], files=files)
+
+
+def _database(path: Path) -> Log:
+    uri = f"{path.resolve().as_uri()}?mode=ro"
+
+    def rows() -> Iterator[Row]:
+        try:
+            with closing(sqlite3.connect(uri, uri=True)) as database:
+                yield from database.execute("SELECT idx, leaf, body FROM log_entry ORDER BY idx")
+        except sqlite3.Error as error:
+            raise FormatError(f"this database cannot be read: {error}") from None
+
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as database:
+            frontiers = dict(database.execute("SELECT size, frontier FROM log_frontier"))
+            notes = [str(note).encode() for (note,) in database.execute("SELECT note FROM log_checkpoint")]
+    except sqlite3.Error as error:
+        raise FormatError(f"this database holds no log: {error}") from None
+    return Log("sqlite", rows, notes, frontiers)
+
+
+def _dump(path: Path) -> Log:
+    """Read the ``COPY`` blocks of the log's tables."""
+    tables: dict[str, list[dict[str, str | None]]] = {}
+    with path.open(encoding="utf-8", errors="strict", newline="\n") as file:
+        try:
+            for line in file:
+                match = _COPY.fullmatch(line.rstrip("\n"))
+                if match is None:
+                    continue
+                names = [name.strip().strip('"') for name in match[2].split(",")]
+                table = tables.setdefault(match[1], [])
+                for data in file:
+                    if data == "\\.\n":
+                        break
+                    values = data.rstrip("\n").split("\t")
+                    if len(values) != len(names):
+                        raise FormatError(f"a row of {match[1]} with {len(values)} columns, not {len(names)}")
+                    table.append(dict(zip(names, map(_unescape, values), strict=True)))
+                else:
+                    raise FormatError(f"the dump ends within {match[1]}")
+        except UnicodeDecodeError:
+            raise FormatError("a dump that is not UTF-8") from None
+    if "log_entry" not in tables:
+        raise FormatError("this dump holds no table log_entry; make it with pg_dump --format=plain")
+    try:
+        found: list[Row] = [(int(r["idx"] or ""), _bytea(r["leaf"]), _bytea(r["body"])) for r in tables["log_entry"]]
+        frontiers = {int(r["size"] or ""): _bytea(r["frontier"]) for r in tables.get("log_frontier", [])}
+        notes = [(r["note"] or "").encode() for r in tables.get("log_checkpoint", [])]
+    except (KeyError, ValueError):
+        raise FormatError("the dump's tables have other columns than the log") from None
+    found.sort(key=lambda row: row[0])
+    return Log("postgresql", lambda: iter(found), notes, frontiers)
+
+
+def _bytea(text: str | None) -> bytes:
+    if text is None or not text.startswith("\\x"):
+        raise ValueError("not bytea in hex")
+    return bytes.fromhex(text[2:])
+
+
+def _unescape(text: str) -> str | None:
+    if text == "\\N":
+        return None
+    return re.sub(r"\\(.)", lambda match: _ESCAPES.get(match[1], match[1]), text)
