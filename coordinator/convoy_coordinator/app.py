@@ -15,9 +15,11 @@ from convoy_coordinator.console import routes as console
 from convoy_coordinator.console.pages import Overview, overview
 from convoy_coordinator.console.wording import Say
 from convoy_coordinator.contracts import routes as contracts
+from convoy_coordinator.errors import SetupError
 from convoy_coordinator.evidence import routes as evidence
 from convoy_coordinator.journal import Clock, now_utc
 from convoy_coordinator.log import routes as log
+from convoy_coordinator.log.outside import ask_before_start
 from convoy_coordinator.parties import routes as parties
 from convoy_coordinator.problems import install_problems
 from convoy_coordinator.releases import routes as releases
@@ -38,9 +40,14 @@ def create_app(settings: Settings, *, clock: Clock = now_utc) -> FastAPI:
         clock: the present instant, aware and in UTC.
 
     Raises:
-        SetupError: keys are missing, or the database is of another version.
+        SetupError: keys are missing, the database is of another version, or a witness has seen more of the log.
     """
     parts = wire(settings, clock)
+    try:
+        ask_before_start(parts.log, parts.witnesses)
+    except SetupError:
+        parts.close()
+        raise
     app = FastAPI(
         title="Convoy coordinator",
         version=VERSION,
@@ -95,6 +102,7 @@ def _overview(parts: Parts, say: Say, url: str) -> Overview:
 def _lifespan(parts: Parts):  # type: ignore[no-untyped-def]
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        parts.publisher.start()
         yield
         parts.close()
 

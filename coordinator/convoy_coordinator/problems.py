@@ -201,6 +201,27 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
         "Send entries of 1 to 65,535 bytes and notes over a checkpoint of this log.",
         "请发送 1 至 65,535 字节的条目，以及针对本日志检查点的签名。",
     ),
+    "LOG_NOT_WITNESSED": _kind(
+        409,
+        "The log entry of this act is not cosigned by enough witnesses yet, so the act has no effect.",
+        "该操作的日志条目尚未获得足够见证方签名，因此未生效。",
+        "Repeat the request in a few seconds; if it stays so, bring more witnesses up.",
+        "请数秒后重试；若仍如此，请启动更多见证方。",
+    ),
+    "LOG_BEHIND_WITNESS": _kind(
+        503,
+        "A witness has seen more of this log than there is, so nothing more is written.",
+        "见证方看到的日志多于现存日志，因此不再写入。",
+        "Stop the coordinator and restore the missing entries from a copy; never sign over the gap.",
+        "请停止协调方并从副本恢复缺失条目；切勿在缺口之上继续签名。",
+    ),
+    "LOG_ARCHIVED": _kind(
+        410,
+        "These entries are archived and no longer served here.",
+        "这些条目已归档，此处不再提供。",
+        "Ask the operator for the archive; its tiles verify against the same checkpoint.",
+        "请向运营方索取归档；其数据块可用同一检查点验证。",
+    ),
     "LOG_UNAVAILABLE": _kind(
         503,
         "The log could not be written, so nothing was done.",

@@ -55,6 +55,18 @@ class Settings(BaseSettings):
     max_release_bytes: int = Field(
         default=256 * MEGABYTE, ge=1024, description="Largest body of a release upload, in bytes."
     )
+    log_deadline_s: float = Field(
+        default=2.0, gt=0, le=30, description="Seconds after which an append that was not answered counts as refused."
+    )
+    checkpoint_interval_s: float = Field(
+        default=1.0, gt=0, le=60, description="Seconds between two checkpoints while entries come in."
+    )
+    retention_logs_days: int = Field(
+        default=1096, ge=183, description="Days that every entry of the log is served here; at least six months."
+    )
+    retention_decisions_days: int = Field(
+        default=1096, ge=1096, description="Days that decisions and assessments are served here; at least three years."
+    )
     run_lease_s: int = Field(
         default=900,
         ge=10,

@@ -23,6 +23,8 @@ from convoy_coordinator.journal import Clock, Journal, now_utc
 from convoy_coordinator.keys import Keys, read_keys
 from convoy_coordinator.ledgers.service import LedgerService
 from convoy_coordinator.log import LogService
+from convoy_coordinator.log.outside import WITNESSES_FILE, OutsideWitness, read_witnesses
+from convoy_coordinator.log.publisher import Publisher
 from convoy_coordinator.parties.service import PartyService, witness_keys
 from convoy_coordinator.parties.store import short_name
 from convoy_coordinator.releases.service import ReleaseService
@@ -39,6 +41,8 @@ class Parts:
     keys: Keys
     engine: Engine
     log: LogService
+    witnesses: tuple[OutsideWitness, ...]
+    publisher: Publisher
     journal: Journal
     intake: Intake
     ledgers: LedgerService
@@ -79,7 +83,8 @@ class Parts:
         return {"database": self._check_database, "log": self._check_log}
 
     def close(self) -> None:
-        """Stop the log's writer and let the database go."""
+        """Stop the log's publisher and writer and let the database go."""
+        self.publisher.stop()
         self.log.close()
         self.engine.dispose()
 
@@ -115,13 +120,17 @@ def wire(settings: Settings, clock: Clock = now_utc) -> Parts:
     engine = open_engine(settings.url)
     prepare(engine)
     sessions = session_factory(engine)
+    listening = read_witnesses(settings.home / WITNESSES_FILE)
+    counted = {w.party: w.vkeys for w in listening if w.counts and w.vkeys}
     try:
         log = LogService(
             sessions,
             settings.origin,
             log_signers(settings, keys),
-            witnesses=lambda: witness_keys(sessions),
+            witnesses=lambda: {**counted, **witness_keys(sessions)},
+            others=lambda: {w.party: w.vkeys for w in listening if not w.counts and w.vkeys},
             clock=clock,
+            deadline_s=settings.log_deadline_s,
         )
     except AuditError as error:
         raise SetupError(error.code, error.cause, fix=error.fix) from None
@@ -136,6 +145,8 @@ def wire(settings: Settings, clock: Clock = now_utc) -> Parts:
         keys=keys,
         engine=engine,
         log=log,
+        witnesses=listening,
+        publisher=Publisher(log, listening, interval_s=settings.checkpoint_interval_s),
         journal=journal,
         intake=Intake(journal, parties, runs),
         ledgers=LedgerService(sessions, log, parties),

@@ -45,9 +45,9 @@ class CoordinatorPort:
         """Return a signed checkpoint over every durable entry."""
         return str(self._call("POST", "/internal/log/checkpoint")["checkpoint"])
 
-    def latest(self) -> str:
-        """Return the latest checkpoint with the cosignatures it has so far."""
-        return str(self._call("GET", "/v1/log/checkpoint", text=True)["text"])
+    def checkpoint_of(self, size: int) -> str:
+        """Return the checkpoint of a size with the cosignatures it has so far."""
+        return str(self._call("GET", f"/v1/log/checkpoint?size={size}", text=True)["text"])
 
     def cosignatures(self, note: str) -> Json:
         """Store cosignatures of the latest checkpoint; the answer says whether the quorum is met."""

@@ -97,7 +97,7 @@ class RoundLoop:
                 f"checkpoint {size} has {standing.get('cosigned', 0)} cosignatures, the policy needs {standing.get('needed')}",
                 fix="Bring more witnesses up; a run starts only under a witnessed checkpoint.",
             )
-        return self._port.latest(), size
+        return self._port.checkpoint_of(size), size
 
     def authorise(self, index: int, size: int, note: str, entry: bytes) -> dict[str, Any]:
         """Have every needed party decide; return their bucketed row counts.

@@ -1,6 +1,9 @@
 """HTTP to read the log: open to everybody, nothing changes.
 
-GET /v1/log/checkpoint                              text/plain, the latest, with cosignatures
+GET /v1/log/checkpoint                              text/plain, the last that has the quorum, with cosignatures
+GET /v1/log/checkpoint?which=newest, ?size=N        the last that was signed; the one of a size
+POST /v1/log/cosignatures {"note"}                  a witness behind NAT brings its cosignatures; they prove themselves
+GET /v1/log/level?index=N                           {"level": durable | published | witnessed}
 GET /v1/log/entries?start&end                       {"start", "entries": [base64]}; at most 1,000
 GET /v1/log/proof/inclusion?index&size              {"proof": [base64]}
 GET /v1/log/proof/consistency?old&new               {"proof": [base64]}
@@ -12,20 +15,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import StringConstraints
 
 from convoy_audit.canonical import b64
 from convoy_audit.errors import AuditError
 from convoy_audit.tiles import encode_bundle, parse_path
+from convoy_coordinator.body import Input, body, described
 from convoy_coordinator.errors import Problem
 from convoy_coordinator.log.service import LogService
 
 MAX_ENTRIES = 1000
 Number = Annotated[int, Query(ge=0, le=2**63 - 1)]
+Which = Literal["latest", "newest"]
 TEXT = "text/plain; charset=utf-8"
 FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable"}
+
+
+class NewCosignatures(Input):
+    """A checkpoint of this log with one or more cosignature lines."""
+
+    note: Annotated[str, StringConstraints(min_length=1, max_length=1_000_000)]
 
 
 def router(log: LogService) -> APIRouter:
@@ -33,12 +45,23 @@ def router(log: LogService) -> APIRouter:
     routes = APIRouter(prefix="/v1/log", tags=["log"])
 
     @routes.get("/checkpoint")
-    def checkpoint() -> Response:
-        """Return the latest checkpoint with its cosignatures."""
-        note = log.latest()
+    def checkpoint(which: Which = "latest", size: Number | None = None) -> Response:
+        """Return a checkpoint with its cosignatures."""
+        note = log.at(size) if size is not None else log.latest() if which == "latest" else log.newest()
         if note is None:
-            raise Problem("NOT_FOUND", "the log has no checkpoint yet")
+            raise Problem("NOT_FOUND", "the log has no such checkpoint yet")
         return Response(note, media_type=TEXT, headers={"Cache-Control": "no-store"})
+
+    @routes.post("/cosignatures", openapi_extra=described(NewCosignatures))
+    def cosignatures(new: Annotated[NewCosignatures, Depends(body(NewCosignatures))]) -> dict[str, Any]:
+        """Add cosignatures to a checkpoint; answers who has cosigned and whether that is the quorum."""
+        with _refusals():
+            return log.add_cosignatures(new.note).as_json()
+
+    @routes.get("/level")
+    def level(index: Number) -> dict[str, Any]:
+        """Tell how far an entry has come: none, durable, published or witnessed."""
+        return {"index": index, "level": log.level_of(index).word}
 
     @routes.get("/policy")
     def policy() -> Response:

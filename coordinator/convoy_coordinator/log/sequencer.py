@@ -154,7 +154,7 @@ class Sequencer:
         after = _frontier_after(self.tree, leaves)
         try:
             with writing(self._sessions) as session:
-                store.take_writer_lock(session)
+                store.take_writer_lock(session, self._deadline_s)
                 _check_head(session, self.tree)
                 store.insert_entries(session, start, leaves, bodies)
                 store.insert_frontier(session, start + len(leaves), after)

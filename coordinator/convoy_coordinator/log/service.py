@@ -5,13 +5,16 @@
       append_many(entries) -> list[int]               all or none
       checkpoint() -> str                             signed note over every durable entry
       add_cosignatures(note: str) -> Cosigning        verified and kept; says if it is the quorum
-      latest() -> str | None                          last checkpoint with its cosignatures
+      latest() -> str | None                          last one with the quorum; without any, the last
+      newest() -> str | None                          last one that was signed; at(size) any of them
+      level_of(index) -> Level                        wait(index, level, deadline_s)
       inclusion(index, size) -> list[bytes]           consistency(old, new) -> list[bytes]
       entries(start, end) -> list[bytes]              size() -> int
       policy() -> Policy                              witness_size(party) -> int
       evidence(index) -> Evidence                     under the latest checkpoint
       checkpoints() -> list[str]                      every one that was signed
       refuse_behind(notes) / refuse_smaller_than(sizes)    raise if a witness has seen more
+      stop_if_behind(note, party)                     the same while running: nothing more is written
       close()
 
 Guarantees: SPEC.md L1 to L6. Entries are checked to be canonical and of the catalogue before they
@@ -40,9 +43,12 @@ from convoy_audit.tiles import HEIGHT, WIDTH, Span, tile_data
 from convoy_coordinator.db.session import SessionFactory, writing
 from convoy_coordinator.errors import Problem, SetupError
 from convoy_coordinator.log import store
+from convoy_coordinator.log.levels import Level, Levels
 from convoy_coordinator.log.sequencer import Sequencer
 from convoy_coordinator.log.tables import LogCheckpoint, LogCosignature
 
+SCANNED = 200
+"""How many of the last checkpoints are looked at for the quorum after a start."""
 Witnesses = Callable[[], Mapping[str, Sequence[str]]]
 """Returns the verifier keys of every witness, by party."""
 
@@ -86,6 +92,7 @@ class LogService:
         signers: the log's keys, Ed25519 and ML-DSA-44; all sign every checkpoint.
         witnesses: party -> vkeys, asked each time, because parties enrol while the log runs; it may
             look at services that are made after the log, as ``lambda: {p.id: …}`` does.
+        others: as ``witnesses``; their cosignatures are kept, and do not count for the quorum.
         clock: for the time in ML-DSA-44 signatures.
         deadline_s: how long an append may take.
 
@@ -100,6 +107,7 @@ class LogService:
         signers: Sequence[Signer],
         *,
         witnesses: Witnesses = no_witnesses,
+        others: Witnesses = no_witnesses,
         clock: Callable[[], datetime] = now_utc,
         deadline_s: float = 2.0,
     ) -> None:
@@ -113,7 +121,11 @@ class LogService:
         self._sessions = sessions
         self._signers = tuple(signers)
         self._witnesses = witnesses
+        self._others = others
         self._clock = clock
+        self._stopped: Problem | None = None
+        self._is_scanned = False
+        self.levels = Levels()
         self._signing = threading.Lock()
         self._sequencer = Sequencer(sessions, deadline_s=deadline_s)
         self._tree = self._sequencer.tree
@@ -121,6 +133,8 @@ class LogService:
             signed = [peek(row.note.encode()) for row in store.all_checkpoints(session)]
         for checkpoint in signed:
             self._check_extends(checkpoint)
+        self.levels.reached(Level.DURABLE, self.size())
+        self.levels.reached(Level.PUBLISHED, signed[-1].size if signed else 0)
 
     @property
     def vkeys(self) -> tuple[str, ...]:
@@ -154,7 +168,27 @@ class LogService:
             if len(entry) > MAX_ENTRY_BYTES:
                 raise FormatError(f"an entry of {len(entry)} bytes; the limit is {MAX_ENTRY_BYTES}")
             parse_entry(entry)
-        return self._sequencer.append(entries) if entries else []
+        self._check_running()
+        if not entries:
+            return []
+        indexes = self._sequencer.append(entries)
+        self.levels.reached(Level.DURABLE, indexes[-1] + 1)
+        return indexes
+
+    def level_of(self, index: int) -> Level:
+        """Return how far an entry has come; a witnessed one stays witnessed."""
+        self._scan()
+        self.levels.reached(Level.DURABLE, self.size())
+        return self.levels.of(index)
+
+    def wait(self, index: int, level: Level, deadline_s: float) -> None:
+        """Return once an entry has come to a level.
+
+        Raises:
+            Problem: LOG_NOT_WITNESSED after the deadline; the act must then be taken as refused.
+        """
+        if self.level_of(index) < level:
+            self.levels.wait(index, level, deadline_s)
 
     def size(self) -> int:
         """Return the number of durable entries."""
@@ -239,7 +273,9 @@ class LogService:
         Raises:
             SetupError: LOG_BROKEN, the tree does not extend what was signed before; nothing is
                 signed then.
+            Problem: LOG_BEHIND_WITNESS, a witness has shown more than there is.
         """
+        self._check_running()
         with self._signing:
             size = self.size()
             with self._sessions() as session:
@@ -255,13 +291,26 @@ class LogService:
                 session.execute(insert(LogCheckpoint), {"size": size, "root": checkpoint.root, "note": note})
             # If we die here: a checkpoint is stored that nobody has seen; it is consistent with all
             # that follow, and the next call returns it.
+            self.levels.reached(Level.PUBLISHED, size)
             return note
 
     def latest(self) -> str | None:
-        """Return the last checkpoint with every cosignature that was kept; None before the first."""
+        """Return the last checkpoint that has had the quorum; without any, the last; None before the first."""
+        self._scan()
+        size = self.levels.size(Level.WITNESSED)
+        return self.at(size) if size else self.newest()
+
+    def newest(self) -> str | None:
+        """Return the last checkpoint that was signed, with the cosignatures it has so far."""
         with self._sessions() as session:
             last = store.latest_checkpoint(session)
             return None if last is None else _with_cosignatures(session, last)
+
+    def at(self, size: int) -> str | None:
+        """Return the checkpoint of a size with the cosignatures it has so far, None if none was signed."""
+        with self._sessions() as session:
+            row = store.checkpoint_of(session, size)
+            return None if row is None else _with_cosignatures(session, row)
 
     def checkpoints(self) -> list[str]:
         """Return every checkpoint that was signed, with cosignatures, by ascending size."""
@@ -276,6 +325,7 @@ class LogService:
         Raises:
             FormatError: not a checkpoint, or not one that this log signed.
             SignatureError: a known witness's signature does not hold, or there is none.
+            Problem: LOG_BEHIND_WITNESS, this log has signed such a checkpoint and does not know it any more.
         """
         raw = note.encode()
         text, _ = split_note(raw)
@@ -283,6 +333,7 @@ class LogService:
         with self._sessions() as session:
             row = store.checkpoint_of(session, size)
         if row is None or split_note(row.note.encode())[0] != text:
+            self.stop_if_behind(raw, None)
             raise FormatError(f"this log has not signed such a checkpoint of {size}")
         owners = self._owners()
         if not owners:
@@ -300,7 +351,19 @@ class LogService:
             ]
             if fresh:
                 session.execute(insert(LogCosignature), fresh)
-        return self.cosigning(size)
+        standing = self.cosigning(size)
+        if standing.has_quorum and standing.needed:
+            self.levels.reached(Level.WITNESSED, size)
+        return standing
+
+    def check_cosignature(self, note: bytes, lines: str, party: str) -> None:
+        """Check that lines are a party's cosignatures of a note, before they are mixed with those of others.
+
+        Raises:
+            FormatError, SignatureError: they are not.
+        """
+        keys = [key for key, owner in self._owners().items() if owner == party]
+        open_note(note + lines.encode(), keys)
 
     def cosigning(self, size: int) -> Cosigning:
         """Tell who has cosigned the checkpoint of a size.
@@ -318,7 +381,16 @@ class LogService:
 
     def policy(self) -> Policy:
         """Return the policy of now: the log's keys, every enrolled witness, k >= 1 + floor(2n/3)."""
-        return make_policy(self.vkeys, self._witnesses())
+        policy, others = make_policy(self.vkeys, self._witnesses()), self._others()
+        if not others:
+            return policy
+        lines = policy.text.decode().splitlines()
+        more = [
+            f"witness {party}{'' if len(keys) == 1 else f'/{number}'} {key}"
+            for party, keys in sorted(others.items())
+            for number, key in enumerate(keys)
+        ]
+        return Policy.parse("\n".join([*lines[:-1], *more, lines[-1], ""]).encode())
 
     def witness_size(self, party: str) -> int:
         """Return the largest size that a party is known to have cosigned; 0 if none."""
@@ -351,9 +423,42 @@ class LogService:
             if size > self.size():
                 raise _behind(f"{party} has cosigned {size} entries, there are {self.size()}", party)
 
+    def stop_if_behind(self, note: bytes, party: str | None) -> None:
+        """Stop for good if a note of this log tells more, or something else, than the log has.
+
+        A note that this log has not signed tells nothing. Only a new start, after the operator restored what is missing,
+        lifts the stop.
+
+        Raises:
+            Problem: LOG_BEHIND_WITNESS.
+        """
+        try:
+            self.refuse_behind([note])
+        except AuditError:
+            return
+        except SetupError as error:
+            self._stopped = Problem("LOG_BEHIND_WITNESS", error.cause, party=party)
+            raise self._stopped from None
+
     def close(self) -> None:
         """Write what is queued and stop the writer."""
         self._sequencer.close()
+
+    def _check_running(self) -> None:
+        if self._stopped is not None:
+            raise self._stopped
+
+    def _scan(self) -> None:
+        """After a start: find the last checkpoint that has the quorum."""
+        if self._is_scanned:
+            return
+        policy = self.policy()
+        with self._sessions() as session:
+            for row in store.last_checkpoints(session, SCANNED) if policy.needed else ():
+                if policy.standing(_with_cosignatures(session, row).encode()).has_quorum:
+                    self.levels.reached(Level.WITNESSED, row.size)
+                    break
+        self._is_scanned = True
 
     def _check_extends(self, earlier: Checkpoint) -> None:
         if earlier.origin != self.origin:
@@ -366,7 +471,7 @@ class LogService:
     def _owners(self) -> dict[Verifier, str]:
         """Return every witness key with its party; a key that cannot be read is left out."""
         owners: dict[Verifier, str] = {}
-        for party, vkeys in self._witnesses().items():
+        for party, vkeys in {**self._others(), **self._witnesses()}.items():
             for vkey in vkeys:
                 try:
                     owners[Verifier.parse(vkey)] = party

@@ -17,12 +17,14 @@ WRITER_LOCK = 0x436F6E766F79  # "Convoy": the advisory lock of the one writer on
 BATCH = 10_000
 
 
-def take_writer_lock(session: Session) -> None:
+def take_writer_lock(session: Session, deadline_s: float = 10.0) -> None:
     """Keep every other writer away until the transaction ends.
 
-    SQLite's ``BEGIN IMMEDIATE`` has done that already.
+    SQLite's ``BEGIN IMMEDIATE`` has done that already. On PostgreSQL no lock is waited for longer than ``deadline_s``, so
+    that a hanging database refuses instead of blocking the writer for good.
     """
     if session.get_bind().dialect.name == "postgresql":
+        session.execute(text(f"SET LOCAL lock_timeout = {max(1, round(deadline_s * 1000))}"))
         session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITER_LOCK})
 
 
@@ -83,6 +85,11 @@ def entries(session: Session, start: int, end: int) -> list[bytes]:
 def latest_checkpoint(session: Session) -> LogCheckpoint | None:
     """Return the checkpoint of the largest size."""
     return session.scalars(select(LogCheckpoint).order_by(LogCheckpoint.size.desc()).limit(1)).first()
+
+
+def last_checkpoints(session: Session, count: int) -> list[LogCheckpoint]:
+    """Return the last checkpoints, descending."""
+    return list(session.scalars(select(LogCheckpoint).order_by(LogCheckpoint.size.desc()).limit(count)))
 
 
 def checkpoint_of(session: Session, size: int) -> LogCheckpoint | None:
