@@ -103,7 +103,7 @@ def _rank(grade: str) -> int:
 
 
 def _frame(old: Contract, new: Contract) -> Iterator[Change]:
-    for name in ("title", "offerNonce", "offerUntil"):
+    for name in ("title", "offerNonce", "offerUntil", "author"):
         yield Change(name, Effect.NEUTRAL, getattr(old, name), getattr(new, name))
     yield Change("vocab.purposes", Effect.WIDENING, old.vocab.purposes, new.vocab.purposes)
     yield _moment("term.notBefore", old.term.notBefore, new.term.notBefore, later_is_wider=False)
@@ -115,6 +115,10 @@ def _frame(old: Contract, new: Contract) -> Iterator[Change]:
     effective = old.withdrawal.effective, new.withdrawal.effective
     yield _more("withdrawal.effective", *effective, is_wider=effective[1] == "next-round")
     yield from _set("consent.notices", old.consent.notices, new.consent.notices)
+    separate = (old.consent.separateNotices or [], new.consent.separateNotices or [])
+    yield from _set("consent.separateNotices", *separate)
+    texts = [dict(c.legalText.digests) if c.legalText else None for c in (old, new)]
+    yield Change("legalText", Effect.NEUTRAL, *texts)  # rendered from the document, which is compared member by member
     for name in ("minSubjects", "minProviders"):
         floors = getattr(old.cohort, name), getattr(new.cohort, name)
         yield _more(f"cohort.{name}", *floors, is_wider=floors[1] < floors[0])
@@ -131,6 +135,8 @@ def _parties(old: Contract, new: Contract) -> Iterator[Change]:
         dropped = "convoy:Controller" in was.roles and "convoy:Controller" not in now.roles
         effect = Effect.WIDENING if dropped or set(now.roles) - set(was.roles) else Effect.NEUTRAL
         yield Change(f"parties.{name}.roles", effect, sorted(was.roles), sorted(now.roles))
+        tiers = was.tier or "", now.tier or ""
+        yield _more(f"parties.{name}.tier", was.tier, now.tier, is_wider=not tiers[1] or tiers[1] > tiers[0] > "")
         for member in ("pia", "maskKey", "witnessKey"):
             pair = (getattr(was, member), getattr(now, member))
             shown = [value.model_dump() if hasattr(value, "model_dump") else value for value in pair]
@@ -156,6 +162,7 @@ def _asset(old: ScheduledAsset, new: ScheduledAsset) -> Iterator[Change]:
         yield _more(f"{here}.grade", was.grade, now.grade, is_wider=_rank(now.grade) <= _rank(was.grade))
         # Either way: a new flag means more is known about persons, a dropped one means less protection for them.
         yield Change(f"{here}.sensitive", Effect.WIDENING, was.sensitive, now.sensitive)
+        yield Change(f"{here}.necessity", Effect.NEUTRAL, was.necessity, now.necessity)
         if Decimal(was.step) != Decimal(now.step):
             yield _more(f"{here}.step", was.step, now.step, is_wider=Decimal(now.step) < Decimal(was.step))
 
@@ -175,6 +182,14 @@ def _machinery(old: Contract, new: Contract) -> Iterator[Change]:
     yield from _keyed("outputs", *recipients)
     for kind in sorted(recipients[0].keys() & recipients[1].keys()):
         yield from _set(f"outputs.{kind}.recipients", recipients[0][kind], recipients[1][kind])
+
+
+def _duties(old: Contract, new: Contract) -> Iterator[Change]:
+    """A duty more binds more; one that is dropped or changed binds less, for all that can be shown."""
+    before, after = ({duty.id: duty.model_dump(exclude_none=True) for duty in c.duties or ()} for c in (old, new))
+    for name in sorted(before.keys() | after.keys()):
+        effect = Effect.NARROWING if name not in before else Effect.WIDENING
+        yield Change(f"duties.{name}", effect, before.get(name), after.get(name))
 
 
 def _places(old: Contract, new: Contract) -> Iterator[Change]:
@@ -274,4 +289,5 @@ _PARTS = (
     _machinery,
     _places,
     _budgets,
+    _duties,
 )

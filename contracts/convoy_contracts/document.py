@@ -83,6 +83,7 @@ class Party(Part):
     pia: Pia | None = None
     maskKey: MaskKey | None = None
     witnessKey: Id | None = None
+    tier: Literal["T0", "T1", "T2", "T3"] | None = None
 
 
 class Term(Part):
@@ -125,6 +126,7 @@ class ScheduledField(Part):
     grade: Id
     sensitive: bool
     step: Decimal
+    necessity: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
 
 
 class ScheduledAsset(Part):
@@ -174,9 +176,10 @@ class Limits(Part):
 
 
 class Consent(Part):
-    """Accepted notices."""
+    """Accepted notices; ``separateNotices`` are those of them that ask for separate consent (PIPL 23, 29)."""
 
     notices: list[Id]
+    separateNotices: list[Id] | None = None
 
 
 class Cohort(Part):
@@ -198,6 +201,37 @@ class Budget(Part):
     perRoundMicro: Amount
     totalMicro: Amount
     deltaNano: Amount
+
+
+class Duty(Part):
+    """Something that a bearer (a party, or ``*`` for each) owes after a trigger, within hours or working days."""
+
+    id: Id
+    bearer: Id
+    kind: Literal["explain", "delete", "notify", "fairness-report", "impact-assessment", "annual-report"]
+    trigger: Id
+    withinHours: Annotated[int, Field(gt=0)] | None = None
+    withinWorkingDays: Annotated[int, Field(gt=0)] | None = None
+    blocking: bool
+
+    @model_validator(mode="after")
+    def _has_one_deadline(self) -> Duty:
+        if (self.withinHours is None) == (self.withinWorkingDays is None):
+            raise ValueError("a duty has withinHours or withinWorkingDays")
+        return self
+
+
+class LegalText(Part):
+    """The text for people, by language: the digest of its UTF-8 bytes, and which language prevails."""
+
+    digests: Annotated[dict[Literal["zh-CN", "en"], Digest], Field(min_length=1)]
+    prevails: Literal["zh-CN", "en"]
+
+    @model_validator(mode="after")
+    def _prevailing_text_is_bound(self) -> LegalText:
+        if self.prevails not in self.digests:
+            raise ValueError("the prevailing language has no digest")
+        return self
 
 
 class Vocab(Part):
@@ -229,6 +263,9 @@ class Contract(Part):
     cohort: Cohort
     withdrawal: Withdrawal
     privacy: dict[Id, Budget]
+    author: Id | None = None
+    duties: list[Duty] | None = None
+    legalText: LegalText | None = None
     _digest: str = PrivateAttr(default="")
 
     @model_validator(mode="after")
@@ -239,11 +276,14 @@ class Contract(Part):
             ("data", [row.asset for row in self.data]),
             ("algorithms", [a.id for a in self.algorithms]),
             ("outputs", [o.kind for o in self.outputs]),
+            ("duties", [duty.id for duty in self.duties or ()]),
             *((f"fields of {row.asset}", [f.name for f in row.fields]) for row in self.data),
         ]
         twice = [name for name, ids in lists if len(set(ids)) != len(ids)]
         if twice:
             raise ValueError(f"an id stands twice in: {', '.join(twice)}")
+        if self.author is not None and self.author not in {party.id for party in self.parties}:
+            raise ValueError("the author is no party")
         return self
 
     @classmethod
@@ -290,11 +330,14 @@ def _utf8(data: bytes) -> str:
 
 
 _OPTIONAL_NOT_NULL = {
-    (): ("title",),
+    (): ("title", "author", "duties", "legalText"),
     ("permission",): ("constraint",),
     ("prohibition",): ("constraint", "target"),
-    ("parties",): ("maskKey", "witnessKey"),
+    ("parties",): ("maskKey", "witnessKey", "tier"),
     ("algorithms",): ("specification",),
+    ("data", "fields"): ("necessity",),
+    ("consent",): ("separateNotices",),
+    ("duties",): ("withinHours", "withinWorkingDays"),
 }
 """Optional members that may be absent but not null."""
 
@@ -329,15 +372,20 @@ def forget() -> None:
 def _nulls(value: Json) -> list[str]:
     faults = []
     for path, names in _OPTIONAL_NOT_NULL.items():
-        items = [value] if not path else (value.get(path[0]) if isinstance(value, dict) else None)
-        for item in items if isinstance(items, list) else []:
-            if isinstance(item, dict):
-                faults += [
-                    f"{'.'.join((*path, name))}: may be left out, not null"
-                    for name in names
-                    if name in item and item[name] is None
-                ]
+        for item in _at(value, path):
+            faults += [
+                f"{'.'.join((*path, name))}: may be left out, not null" for name in names if item.get(name, 0) is None
+            ]
     return faults
+
+
+def _at(value: Json, path: Sequence[str]) -> list[dict[str, Json]]:
+    """Return the objects at a path of member names; lists on the way are gone through."""
+    here = [value]
+    for name in path:
+        here = [item[name] for item in here if isinstance(item, dict) and name in item]
+        here = [part for item in here for part in (item if isinstance(item, list) else [item])]
+    return [item for item in here if isinstance(item, dict)]
 
 
 def _specification_faults(contract: Contract, value: Json) -> list[str]:

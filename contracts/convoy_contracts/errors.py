@@ -3,6 +3,7 @@
     ContractsError
     ├── DocumentMalformed     a text is not a contract document; ``problems`` lists every fault found
     ├── SignatureRefused      a signature cannot be made or does not verify
+    ├── EventRefused          an event comes in a wrong order or from somebody who may not; ``reason`` is stable
     └── ArgumentRefused       a caller asked for something that is no contract (builders, command line)
 
 A refusal by ``decide`` is a result, not an error.
@@ -35,6 +36,16 @@ class SignatureRefused(ContractsError):
     """A signature cannot be made, or does not verify (FORMAT.md §4)."""
 
     code = "SIGNATURE_REFUSED"
+
+
+class EventRefused(ContractsError):
+    """An event may not happen (lifecycle.TABLE); ``reason`` is one of the names in ``lifecycle.judge``."""
+
+    code = "EVENT_REFUSED"
+
+    def __init__(self, reason: str, cause: str, *, fix: str = "") -> None:
+        super().__init__(cause, fix=fix)
+        self.reason = reason
 
 
 class ArgumentRefused(ContractsError):
