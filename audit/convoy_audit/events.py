@@ -124,6 +124,63 @@ class ContractChanged(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OfferClosed(Event):
+    """A party refused an offered version, or its author withdrew it."""
+
+    TYPE = "party:offer:closed"
+    TITLES = ("Offer closed", "要约终结")
+
+    uid: Token
+    version: Count
+    number: Count
+    change: Literal["refuse", "withdraw"]
+    by: Token
+    event: Digest  # of the event's canonical bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeRefused(Event):
+    """A change of a contract was asked for that may not happen; ``code`` says why."""
+
+    TYPE = "coordinator:change:refused"
+    TITLES = ("Change refused", "变更被拒")
+
+    uid: Token
+    change: Token
+    by: Token
+    code: Code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetCatalogued(Event):
+    """An owner's entry of the asset catalogue took effect; ``entry`` is the digest of its canonical bytes."""
+
+    TYPE = "party:asset:catalogued"
+    TITLES = ("Asset catalogued", "资产登记")
+
+    asset: Token
+    version: Count
+    owner: Token
+    steward: Token
+    entry: Digest
+    raised: Count  # fields whose grade rose
+    lowered: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierGranted(Event):
+    """A partner has another tier by the signatures of ``by``."""
+
+    TYPE = "party:tier:granted"
+    TITLES = ("Tier granted", "等级授予")
+
+    party: Token
+    tier: Token
+    by: Tokens
+    grant: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequested(Event):
     """A party asked for a training."""
 
@@ -485,6 +542,10 @@ CATALOGUE: Final[tuple[type[Event], ...]] = (
     SignatureRefused,
     ContractActivated,
     ContractChanged,
+    OfferClosed,
+    ChangeRefused,
+    AssetCatalogued,
+    TierGranted,
     RunRequested,
     RunRefused,
     RunAuthorised,
