@@ -1,7 +1,7 @@
 """Evidence packs on disk: a folder, or a zip file.
 
     write_pack(path: Path, parts: Parts) -> Path            a new folder, or a file if it ends .zip
-    verify_pack(path: Path, policy: Policy | None = None) -> Verdict
+    verify_pack(path: Path, policy: Policy | None = None, tsa_roots=()) -> Verdict
     read_files(path: Path) -> Mapping[str, bytes]           lazily; folder or zip
 
 With ``cli``, ``fsck`` and ``witness_store`` the only module here that opens files. Reading is
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -49,13 +49,13 @@ def write_pack(path: Path, parts: Parts) -> Path:
     return path
 
 
-def verify_pack(path: Path, policy: Policy | None = None) -> Verdict:
+def verify_pack(path: Path, policy: Policy | None = None, tsa_roots: Sequence[bytes] = ()) -> Verdict:
     """Verify an evidence pack on disk; see ``pack.verify_files``.
 
     Raises:
         FormatError: there is no evidence pack at ``path``.
     """
-    return verify_files(read_files(path), policy)
+    return verify_files(read_files(path), policy, tsa_roots)
 
 
 def read_files(path: Path) -> Mapping[str, bytes]:

@@ -1,11 +1,13 @@
 """Evidence packs: everything an auditor needs to check a log offline, and the check itself.
 
     Parts(policy, checkpoint, entries, made_at, …) -> build(parts) -> {name: bytes}
-    verify_files(files: Mapping[str, bytes], pinned: Policy | None = None) -> Verdict
+    verify_files(files: Mapping[str, bytes], pinned: Policy | None = None, tsa_roots=()) -> Verdict
     Verdict: .is_verified, .faults, .checks, .limits, .as_json()
 
 Layout and rules: SPEC.md §7. The verifier derives the whole tree from the entries; it needs no
-network and no code of the coordinator. It reports all faults, and says what it cannot know.
+network and no code of the coordinator. It reports all faults, and says what it cannot know. What a pack
+holds for convenience - proofs of single entries, lists of decisions and ledgers, the report - is derived
+again and compared, so none of it can say anything else than the log.
 Pure: ``convoy_audit.archive`` reads and writes folders and zip files.
 """
 
@@ -17,13 +19,28 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from convoy_audit.canonical import Json, canonical_bytes, digest, parse_canonical, parse_json
-from convoy_audit.checkpoint import Checkpoint, open_checkpoint
+from convoy_audit import timestamps
+from convoy_audit.canonical import (
+    Json,
+    b64,
+    canonical_bytes,
+    decimal,
+    digest,
+    parse_canonical,
+    parse_json,
+    unb64,
+)
+from convoy_audit.checkpoint import Checkpoint, open_checkpoint, peek
 from convoy_audit.contract_check import check_contract
+from convoy_audit.entry import parse_entry
 from convoy_audit.errors import AuditError, EvidenceError, FormatError, PolicyError, ProofError
-from convoy_audit.merkle import frontier_root, leaf_hash, node_hash
+from convoy_audit.merkle import Tree, frontier_root, leaf_hash, node_hash, verify_consistency, verify_inclusion
+from convoy_audit.note import split_note
 from convoy_audit.policy import Policy, Verified, check_log_signed, quorum_of
+from convoy_audit.proof import TlogProof
+from convoy_audit.report import render
 from convoy_audit.shapes import INSTANT
+from convoy_audit.summary import Summary
 from convoy_audit.tiles import decode_bundle, encode_bundle, entries_path, entries_spans
 from convoy_audit.trail import Fault, Trail
 from convoy_audit.witness import Alarm
@@ -53,6 +70,8 @@ class Parts:
     contracts: Sequence[SignedContract] = ()
     manifests: Mapping[str, bytes] = field(default_factory=dict)  # run -> manifest.json
     alarms: Sequence[Alarm] = ()
+    release_files: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)  # run -> file name -> content
+    timestamps: Mapping[int, bytes] = field(default_factory=dict)  # size of a checkpoint -> RFC 3161 response
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,38 +158,79 @@ def build(parts: Parts) -> dict[str, bytes]:
             files[f"{name}/signatures.json"] = canonical_bytes(signatures)
     for run, manifest in parts.manifests.items():
         files[f"releases/{run}/manifest.json"] = manifest
+    for run, contents in parts.release_files.items():
+        for name, content in contents.items():
+            files[f"releases/{run}/{name}"] = content
     for number, alarm in enumerate(parts.alarms, start=1):
         files[f"alarms/{number}.json"] = alarm.to_bytes()
+    for size, response in parts.timestamps.items():
+        files[f"timestamps/{size}.tsr"] = response
+    files |= _derived(parts, policy, [open_checkpoint(n, policy.logs)[0].size for n in parts.checkpoints])
     sums = "".join(f"{hashlib.sha256(files[n]).hexdigest()}  {n}\n" for n in sorted(files))
     return {**files, SUMS: sums.encode()}
 
 
-def verify_files(files: Mapping[str, bytes], pinned: Policy | None = None) -> Verdict:
+def _derived(parts: Parts, policy: Policy, earlier: Sequence[int]) -> dict[str, bytes]:
+    """Return what a pack holds for convenience; the verifier derives or checks each of them."""
+    tree, summary = Tree(map(leaf_hash, parts.entries)), Summary()
+    for index, raw in enumerate(parts.entries):
+        try:
+            summary.take(index, parse_entry(raw))
+        except FormatError:
+            continue  # the verifier names it; a pack is made of what there is
+    checkpoint = peek(parts.checkpoint)
+    files = {
+        f"proofs/{index}.tlog-proof": TlogProof(index, tuple(tree.inclusion_proof(index)), parts.checkpoint).text
+        for index in summary.proof_indices()
+    }
+    for size in earlier:
+        if 0 < size < checkpoint.size:
+            proof = [b64(node) for node in tree.consistency_proof(size)]
+            files[f"consistency/{size}.json"] = canonical_bytes({"from": size, "to": checkpoint.size, "proof": proof})
+    files["decisions.json"] = summary.decisions_json()
+    files["ledgers.json"] = summary.ledgers_json()
+    files["report.html"] = _report(summary, parts.checkpoint, policy, parts.made_at)
+    return files
+
+
+def _report(summary: Summary, note: bytes, own: Policy, made_at: datetime) -> bytes:
+    """Render the report under the pack's own policy, whatever policy the auditor pins."""
+    try:
+        standing = own.standing(note)
+    except AuditError:
+        standing = None
+    return render(summary, peek(note), standing, own.digest, made_at)
+
+
+def verify_files(files: Mapping[str, bytes], pinned: Policy | None = None, tsa_roots: Sequence[bytes] = ()) -> Verdict:
     """Verify a pack.
 
     Args:
         files: name -> content; may be read lazily, each content is asked for once or twice.
         pinned: the policy that the auditor trusts; the pack's own if not given.
+        tsa_roots: PEM root certificates of the time-stamping authorities that the auditor trusts.
 
     Raises:
         FormatError: this is no evidence pack at all.
     """
     if "pack.json" not in files or "checkpoint" not in files:
         raise FormatError("no evidence pack: pack.json or checkpoint is missing")
-    return _Verification(files, pinned).run()
+    return _Verification(files, pinned, tsa_roots).run()
 
 
 class _Verification:
     """One verification, in numbered steps; collects faults and goes on where it can."""
 
-    def __init__(self, files: Mapping[str, bytes], pinned: Policy | None) -> None:
+    def __init__(self, files: Mapping[str, bytes], pinned: Policy | None, tsa_roots: Sequence[bytes]) -> None:
         self._files = files
         self._pinned = pinned
+        self._tsa_roots = tuple(tsa_roots)
         self._faults: list[Fault] = []
         self._checks: list[Check] = []
         self._limits: list[tuple[str, str]] = []
         self._expected: set[str] = {"pack.json", "policy", "checkpoint", SUMS}
         self._roots: dict[int, bytes] = {}
+        self._leaves: dict[int, bytes] = {}  # of the entries that the pack proves one by one
         self._trail = Trail()
 
     def run(self) -> Verdict:
@@ -185,6 +245,11 @@ class _Verification:
         self._say_trail()
         self._contracts()
         self._releases()
+        self._each("proofs/", lambda name: self._proof(name, size))
+        self._each("consistency/", lambda name: self._consistency(name, size))
+        self._say_proofs()
+        self._each("timestamps/", self._timestamp)
+        self._step(lambda: self._lists(about))
         self._step(self._sums)
         self._say_limits(policy, verified)
         standing = verified.standing if verified else None
@@ -249,6 +314,8 @@ class _Verification:
             while bits & 1:
                 node, bits = node_hash(peaks.pop(), node), bits >> 1
             peaks.append(node)
+            if f"proofs/{index}.tlog-proof" in self._files:
+                self._leaves[index] = leaf_hash(raw)
             if index + 1 in wanted:
                 self._roots[index + 1] = frontier_root(peaks)
             self._trail.take(index, raw)
@@ -350,8 +417,11 @@ class _Verification:
 
     def _release(self, name: str) -> None:
         parts = name.split("/")
-        if len(parts) != 3 or parts[2] != "manifest.json":
+        if len(parts) != 3:
             raise FormatError(f"the file {name[:80]!r} does not belong to a pack")
+        if parts[2] != "manifest.json":
+            self._release_file(name, parts[1], parts[2])
+            return
         manifest = self._file(name)
         release = self._trail.releases.get(parts[1])
         if release is None:
@@ -360,7 +430,75 @@ class _Verification:
             raise EvidenceError(f"the manifest of run {parts[1][:80]} is not the logged one")
         self._found("release", f"run {parts[1]}: its manifest is in the log")
 
-    # 10. Sums, and no file that nobody checked.
+    def _release_file(self, name: str, run: str, file: str) -> None:
+        """A model card, or another file of a release: its digest stands in the logged manifest."""
+        manifest = parse_json(self._file(f"releases/{run}/manifest.json"))
+        listed = manifest.get("files") if isinstance(manifest, dict) else None
+        if not isinstance(listed, dict) or listed.get(file) != digest(self._file(name)):
+            raise EvidenceError(f"{name[:80]} is not the file that the manifest names")
+        self._found("release file", f"run {run}: {file} is the one that the logged manifest names")
+
+    # 10. Proofs of single entries and of growth, time-stamps, lists, report.
+    def _proof(self, name: str, size: int) -> None:
+        proof = TlogProof.parse(self._file(name))
+        leaf = self._leaves.get(proof.index)
+        if name != f"proofs/{proof.index}.tlog-proof" or leaf is None or proof.extra is not None:
+            raise FormatError(f"the file {name[:80]!r} does not belong to a pack")
+        if proof.checkpoint != self._files["checkpoint"]:
+            raise EvidenceError(f"{name[:80]} is a proof under another checkpoint")
+        verify_inclusion(leaf, proof.index, size, proof.path, self._roots.get(size, b""))
+
+    def _consistency(self, name: str, size: int) -> None:
+        value = parse_canonical(self._file(name))
+        old, proof = value.get("from"), value.get("proof")
+        if set(value) != {"from", "to", "proof"} or name != f"consistency/{old}.json" or value["to"] != size:
+            raise FormatError(f"the file {name[:80]!r} does not belong to a pack")
+        if type(old) is not int or not isinstance(proof, list) or not all(isinstance(node, str) for node in proof):
+            raise FormatError(f"{name[:80]}: a member of the wrong kind")
+        old_root, root = self._roots.get(old), self._roots.get(size, b"")
+        if old_root is None:
+            raise EvidenceError(f"{name[:80]}: no checkpoint of {old} is in the pack")
+        verify_consistency(old, size, [unb64(node) for node in proof], old_root, root)
+
+    def _say_proofs(self) -> None:
+        for prefix, what in (("proofs/", "inclusion proofs"), ("consistency/", "consistency proofs")):
+            if count := sum(name.startswith(prefix) for name in self._files):
+                self._found(what, f"{count} compared with the derived tree")
+
+    def _timestamp(self, name: str) -> None:
+        response = self._file(name)
+        stem = name.removeprefix("timestamps/").removesuffix(".tsr")
+        size = decimal(stem, "the size of a time-stamp") if name == f"timestamps/{stem}.tsr" else -1
+        note = self._files["checkpoint"] if size == self._trail.size else self._files.get(f"checkpoints/{size}")
+        if note is None:
+            raise EvidenceError(f"{name[:80]}: no checkpoint of this size is in the pack")
+        if not self._tsa_roots or not timestamps.is_available():
+            why = "needs --tsa-root" if timestamps.is_available() else "needs convoy-audit[timestamps]"
+            self._limit(
+                f"The time-stamp of checkpoint {size} was not verified ({why}).",
+                f"检查点 {size} 的时间戳未核验（{why}）。",
+            )
+            return
+        stamp = timestamps.verify(response, split_note(note)[0], self._tsa_roots)
+        self._found("time-stamp", f"checkpoint {size} existed at {stamp.at.isoformat()}")
+
+    def _lists(self, about: Mapping[str, Any]) -> None:
+        summary = self._trail.summary
+        derived = {"decisions.json": summary.decisions_json, "ledgers.json": summary.ledgers_json}
+        for name, derive in derived.items():
+            if name in self._files:
+                self._same(name, derive())
+        if "report.html" in self._files:
+            made_at = INSTANT.read(about.get("madeAt"))
+            own = Policy.parse(self._file("policy"))
+            self._same("report.html", _report(summary, self._file("checkpoint"), own, made_at))
+
+    def _same(self, name: str, derived: bytes) -> None:
+        if self._file(name) != derived:
+            raise EvidenceError(f"{name} says something else than the log")
+        self._found(name, "is what the entries give")
+
+    # 11. Sums, and no file that nobody checked.
     def _sums(self) -> None:
         strange = sorted(set(self._files) - self._expected)
         if strange:

@@ -39,6 +39,7 @@ from convoy_audit.events import (
 )
 from convoy_audit.keys import check_ed25519_public
 from convoy_audit.statement import Chain, Statement, verify_statement
+from convoy_audit.summary import Summary
 
 MAX_FAULTS: Final = 1000
 BACK_DATED_S: Final = 300  # entries of one author may overtake each other, not by more
@@ -83,6 +84,7 @@ class Trail:
     first_at: datetime | None = None
     last_at: datetime | None = None
     latest: dict[str, datetime] = field(default_factory=dict)  # author ("" = the coordinator) -> latest clock
+    summary: Summary = field(default_factory=Summary)
     faults: list[Fault] = field(default_factory=list)
     fault_count: int = 0
 
@@ -94,6 +96,7 @@ class Trail:
         except AuditError as error:
             self._fault(Fault.of(error, index))
             return
+        self.summary.take(index, content)
         event = content.event if isinstance(content, Statement) else content
         self.kinds[event.TYPE] += 1
         self.first_at = event.at if self.first_at is None else min(self.first_at, event.at)
