@@ -7,18 +7,23 @@ from __future__ import annotations
 
 from typing import Final
 
+from convoy_coordinator.catalogue import store as _catalogue
+from convoy_coordinator.contracts import proposals as _proposals
 from convoy_coordinator.contracts import store as _contracts
+from convoy_coordinator.enrolment import store as _enrolment
 from convoy_coordinator.ledgers import store as _ledgers
 from convoy_coordinator.log import tables as _log
 from convoy_coordinator.parties import store as _parties
 from convoy_coordinator.releases import store as _releases
 from convoy_coordinator.runs import store as _runs
 
-MODULES: Final = (_parties, _contracts, _runs, _releases, _ledgers, _log)
+MODULES: Final = (_parties, _contracts, _proposals, _catalogue, _runs, _releases, _ledgers, _enrolment, _log)
 TABLES: Final = frozenset(
     {
         *("party", "contract", "contract_signature", "contract_event", "run", "release"),
+        *("signed_proposal", "catalogue_entry", "tier_grant"),
         *("ledger", "ledger_position"),
+        *("party_key", "party_standing", "invitation", "enrolment_request", "certificate"),
         *("log_entry", "log_frontier", "log_checkpoint", "log_cosignature"),
     }
 )
