@@ -14,12 +14,15 @@ from convoy_coordinator.body import BodyLimit
 from convoy_coordinator.console import routes as console
 from convoy_coordinator.console.pages import Overview, overview
 from convoy_coordinator.console.wording import Say
+from convoy_coordinator.enrolment import routes as enrolment
 from convoy_coordinator.contracts import routes as contracts
 from convoy_coordinator.errors import SetupError
 from convoy_coordinator.evidence import routes as evidence
 from convoy_coordinator.journal import Clock, now_utc
+from convoy_coordinator.log import question_routes
 from convoy_coordinator.log import routes as log
 from convoy_coordinator.log.outside import ask_before_start
+from convoy_coordinator.log.questions import Questions
 from convoy_coordinator.parties import routes as parties
 from convoy_coordinator.problems import install_problems
 from convoy_coordinator.releases import routes as releases
@@ -65,11 +68,14 @@ def create_app(settings: Settings, *, clock: Clock = now_utc) -> FastAPI:
 
     operator = requires(parts.keys.operator_token)
     app.include_router(parties.router(parts.parties, parts.log.witness_size, operator))
+    app.include_router(enrolment.router(parts.enrolment, parts.access, parts.parties.standing, operator))
     app.include_router(contracts.router(parts.contracts, operator))
     app.include_router(runs.router(parts.runs, operator))
     app.include_router(releases.router(parts.releases))
+    questions = Questions(parts.log)
     app.include_router(log.router(parts.log))
-    app.include_router(evidence.router(parts.evidence))
+    app.include_router(question_routes.router(parts.log, questions))
+    app.include_router(evidence.router(parts.evidence, parts.log, questions, clock))
 
     inside = APIRouter(dependencies=[Depends(requires(parts.keys.internal_token))])
     inside.include_router(internal.router(parts.log, parts.intake, parts.parties))

@@ -1,7 +1,7 @@
 """Gather an evidence pack from what the other services keep; ``convoy_audit`` builds and verifies
 it.
 
-The pack covers exactly the entries under the latest checkpoint, with every cosignature that was
+The pack covers exactly the entries under the last checkpoint that has the quorum, with every cosignature that was
 kept. What is not in the log is not in the pack, but for the documents whose digests the log
 names: contracts and manifests.
 """
@@ -59,7 +59,9 @@ class EvidenceService:
             checkpoint=note.encode(),
             entries=self._log.entries(0, size),
             made_at=self._clock(),
-            checkpoints=[other.encode() for other in self._log.checkpoints()],
+            checkpoints=[
+                other for other in (text.encode() for text in self._log.checkpoints()) if peek(other).size <= size
+            ],
             contracts=[
                 SignedContract(view.contract.text.encode(), view.signatures)
                 for view in self._contracts.all()
