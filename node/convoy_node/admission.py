@@ -266,7 +266,11 @@ class Admission:
             raise self._refused("node.toml names no data.", "DATA_MISSING", "Name the file in node.toml.")
         wanted = dataset.expected_columns(case.specification, settings.role)
         table = dataset.PersonTable.load(
-            settings.data, wanted, self._party, person_column=settings.person_column, persons=cohort.persons
+            settings.data.open(self._party),
+            wanted,
+            self._party,
+            person_column=settings.person_column,
+            persons=cohort.persons,
         )
         cohort = cohort.within(table)
         # A link to somebody who takes no part in this contract's sums is of no use here.

@@ -1,36 +1,35 @@
 """A party's rows, one per person, checked against what the contract expects before a run.
 
-    expected_columns(specification, role) -> (Column, ...)
     PersonTable.load(source, columns, person_column=..., persons=...) -> PersonTable
+    survey(source, columns, person_column=...) -> Survey         the whole book, nothing kept: ``convoy-node data check``
     PersonTable.columns(local_ids) -> {name: array in this order}
 
 Guarantees: every fault of every column is told at once (``DatasetRefused``), by name and number of
 rows and never by value; only the columns that are expected are read, and only the rows of the
-persons named, so that rows of persons who do not count are neither judged nor kept.
+persons named, so that rows of persons who do not count are neither judged nor kept. Rows stream in
+batches (``connectors``): memory grows with the persons who count, not with the book.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Self, get_args
+from typing import Any, Final, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from convoy_contracts.specification import Knots, RecommendSpecification, RiskSpecification
-from convoy_node.connectors import duckdb
+from convoy_node.columns import HISTORY, Column, Kind, expected_columns
+from convoy_node.connectors import Source, open_source
 from convoy_node.errors import DatasetRefused, Fault
 
-Kind = Literal["numeric", "integer", "text", "list", "claims", "exposure"]
+__all__ = ["HISTORY", "Column", "PersonTable", "Survey", "expected_columns", "survey"]
 
-HISTORY: Final = "items"
-"""The charging operator's column: a list of item ids per person; in CSV, separated by ``;``."""
-MAX_EXPOSURE_YEARS: Final = 10.0
 _WHOLE: Final = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT",
                  "UINTEGER", "UBIGINT", "UHUGEINT")  # fmt: skip
 _NUMBERS: Final = (*_WHOLE, "FLOAT", "DOUBLE", "DECIMAL")
@@ -54,19 +53,6 @@ _WANTED: Final[Mapping[Kind, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column that the contract expects.
-
-    ``kind``: *claims* is a whole number >= 0, *exposure* years in (0, 10]. ``levels``: the values
-    that a text may have; empty means any.
-    """
-
-    name: str
-    kind: Kind
-    levels: tuple[str, ...] = ()
-
-
 class PersonTable:
     """Checked rows by person; made by ``PersonTable.load`` only."""
 
@@ -81,7 +67,7 @@ class PersonTable:
     @classmethod
     def load(
         cls,
-        source: Path,
+        source: Source | Path,
         columns: Sequence[Column] | Mapping[str, str],
         party: str = "",
         *,
@@ -91,7 +77,7 @@ class PersonTable:
         """Read and check the rows of these persons.
 
         Args:
-            source: Parquet or CSV.
+            source: where the rows are; a path is a Parquet, CSV or Excel file.
             columns: what the contract expects; names with their kind will do.
             party: whose data they are, for messages.
             person_column: the party's own id of a person.
@@ -100,35 +86,14 @@ class PersonTable:
         Raises:
             DatasetRefused: every fault of the data at once.
         """
-        if isinstance(columns, Mapping):
-            columns = [Column(name, _KINDS[kind]) for name, kind in columns.items()]
-        present = duckdb.describe(source, party=party)
-        faults: list[Fault] = []
-        usable: list[Column] = []
-        for column in columns:
-            fault = _shape_fault(column, present)
-            if fault is None:
-                usable.append(column)
-            else:
-                faults.append(fault)
-        id_fault = _shape_fault(Column(person_column, "text"), present)
-        if id_fault is not None:
-            raise DatasetRefused([id_fault, *faults], party=party)
-
-        table = duckdb.read(source, [person_column, *(column.name for column in usable)], party=party)
-        ids = table.column(0).combine_chunks().cast(pa.string())
-        if persons is not None:
-            wanted = pc.is_in(ids, value_set=pa.array(sorted(persons), pa.string()))
-            table, ids = table.filter(wanted), ids.filter(wanted)
-        faults += _id_faults(person_column, ids, is_chosen=persons is not None)
-        data: dict[str, npt.NDArray[Any]] = {}
-        for number, column in enumerate(usable, start=1):
-            values, found = _checked(column, table.column(number).combine_chunks())
-            faults += [Fault(column.name, cause, fix) for cause, fix in found]
-            data[column.name] = values
-        if faults:
-            raise DatasetRefused(faults, party=party)
-        return cls(ids.to_pylist(), data, party)
+        reading = _Reading(source, columns, party, person_column, persons)
+        kept: dict[str, list[npt.NDArray[Any]]] = {column.name: [] for column in reading.usable}
+        for batch in reading.batches():
+            for column in reading.usable:
+                kept[column.name].append(_values(column, batch.column(column.name)))
+        reading.raise_faults()
+        data = {name: np.concatenate(parts) if parts else np.empty(0) for name, parts in kept.items()}
+        return cls(reading.ids.to_pylist(), data, party)
 
     def __contains__(self, local_id: object) -> bool:
         return local_id in self._place
@@ -149,22 +114,96 @@ class PersonTable:
         return {name: values[rows] for name, values in self._data.items()}
 
 
-def expected_columns(specification: RiskSpecification | RecommendSpecification, role: str) -> tuple[Column, ...]:
-    """Return what a party of this role must have for a specification; () if it holds no data."""
-    if isinstance(specification, RecommendSpecification):
-        if role == "charging":
-            return (Column(HISTORY, "list", specification.items),)
-        return tuple(Column(f.name, "numeric") for f in specification.profile) if role == "oem" else ()
-    features = [feature for tower in specification.towers if tower.role == role for feature in tower.features]
-    columns = [
-        Column(f.name, "numeric")
-        if isinstance(f, Knots)
-        else Column(f.name, "text", () if f.other is not None else f.levels)
-        for f in features
-    ]
-    if role == "insurer":
-        columns += [Column(specification.claims, "claims"), Column(specification.exposure, "exposure")]
-    return tuple(columns)
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a look at every row of a source found; ``faults`` is empty where all is well."""
+
+    rows: int
+    faults: tuple[Fault, ...]
+
+
+def survey(
+    source: Source | Path, columns: Sequence[Column], party: str = "", *, person_column: str = "person_id"
+) -> Survey:
+    """Check every row of a source and keep none of them.
+
+    Raises:
+        DatasetRefused: the source cannot be opened or read.
+    """
+    reading = _Reading(source, columns, party, person_column, None)
+    for _ in reading.batches():
+        pass
+    return Survey(reading.rows, tuple(reading.faults()))
+
+
+class _Reading:
+    """One pass over a source: which columns can be used, and every fault that turns up."""
+
+    def __init__(
+        self,
+        source: Source | Path,
+        columns: Sequence[Column] | Mapping[str, str],
+        party: str,
+        person_column: str,
+        persons: Collection[str] | None,
+    ) -> None:
+        if isinstance(columns, Mapping):
+            columns = [Column(name, _KINDS[kind]) for name, kind in columns.items()]
+        self._source = open_source(source, party=party, person=person_column) if isinstance(source, Path) else source
+        self._party, self._person = party, person_column
+        self._wanted = None if persons is None else pa.array(sorted(persons), pa.string())
+        self._found: Counter[tuple[str, str]] = Counter()
+        self._ids: list[pa.Array] = []
+        self.rows = 0
+        present = self._source.describe()
+        shapes = [(column, _shape_fault(column, present)) for column in columns]
+        self._shape_faults = [fault for _, fault in shapes if fault is not None]
+        self.usable = [column for column, fault in shapes if fault is None]
+        lost = _shape_fault(Column(person_column, "text"), present)
+        if lost is not None:
+            raise DatasetRefused([lost, *self._shape_faults], party=party)
+
+    @property
+    def ids(self) -> pa.Array:
+        """The ids of the rows read."""
+        return pa.concat_arrays(self._ids) if self._ids else pa.array([], pa.string())
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of the persons named, judged."""
+        from convoy_node.schemas import findings, schema_of  # pandera takes a second to import
+
+        schema = schema_of(self.usable)
+        for read in self._source.stream([self._person, *(column.name for column in self.usable)]):
+            batch, ids = read, read.column(0).cast(pa.string())
+            if self._wanted is not None:
+                chosen = pc.is_in(ids, value_set=self._wanted)
+                batch, ids = batch.filter(chosen), ids.filter(chosen)
+            if batch.num_rows == 0:
+                continue
+            self.rows += batch.num_rows
+            self._ids.append(ids)
+            split = _split_histories(batch, self.usable)
+            self._found += findings(schema, split)
+            yield split
+
+    def faults(self) -> list[Fault]:
+        """Return everything that was found; ids first, then by column."""
+        from convoy_node.schemas import FIXES
+
+        order = {column.name: place for place, column in enumerate(self.usable)}
+        kinds = {what: place for place, what in enumerate(FIXES)}
+        found = sorted(self._found.items(), key=lambda item: (order[item[0][0]], kinds[item[0][1]]))
+        return [
+            *self._shape_faults,
+            *_id_faults(self._person, self.ids, is_chosen=self._wanted is not None),
+            *(Fault(name, f"{rows} rows {what}.", FIXES[what]) for (name, what), rows in found),
+        ]
+
+    def raise_faults(self) -> None:
+        """Raise what was found, if anything was."""
+        faults = self.faults()
+        if faults:
+            raise DatasetRefused(faults, party=self._party)
 
 
 def _shape_fault(column: Column, present: Mapping[str, str]) -> Fault | None:
@@ -197,75 +236,28 @@ def _id_faults(name: str, ids: pa.Array, *, is_chosen: bool) -> list[Fault]:
     return faults
 
 
-def _checked(column: Column, cells: pa.Array) -> tuple[npt.NDArray[Any], list[tuple[str, str]]]:
-    """Return the values and what is wrong with them, as (cause, fix)."""
-    nothing = cells.null_count
-    found = [(f"{nothing} rows are empty.", "Fill in or leave out these persons.")] if nothing else []
+def _split_histories(batch: pa.RecordBatch, columns: Sequence[Column]) -> pa.RecordBatch:
+    """Return the batch with histories written as text (``a;b``, CSV) turned into lists; an empty cell used nothing."""
+    for place, column in enumerate(columns, start=1):
+        if column.kind == "list":
+            cells = batch.column(place)
+            if not pa.types.is_list(cells.type) and not pa.types.is_large_list(cells.type):
+                texts = [[item for item in (cell or "").split(";") if item] for cell in cells.to_pylist()]
+                batch = batch.set_column(place, column.name, pa.array(texts, pa.list_(pa.string())))
+    return batch
+
+
+def _values(column: Column, cells: pa.Array) -> npt.NDArray[Any]:
+    """Return a column as the models read it; what is wrong with it was found before."""
     if column.kind == "list":
-        return _histories(column, cells, found)
+        histories = np.empty(len(cells), dtype=object)
+        histories[:] = [cell or [] for cell in cells.to_pylist()]
+        return histories
     if column.kind == "text":
-        return _texts(column, cells, found)
-    filled = cells.drop_null()
-    values = np.asarray(filled.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
-    finite = np.isfinite(values)
-
-    def count(bad: npt.NDArray[np.bool_], what: str, fix: str) -> None:
-        rows = int(np.count_nonzero(bad))
-        if rows:
-            found.append((f"{rows} rows are {what}.", fix))
-
-    count(np.isnan(values), "NaN", "Write a number, or leave out these persons.")
-    count(np.isinf(values), "infinite", "Write a finite number.")
-    if column.kind in ("integer", "claims"):
-        count(finite & (values != np.rint(values)), "fractions", "Write whole numbers.")
-    if column.kind in ("claims", "exposure"):
-        count(finite & (values < 0), "negative", "Check how the column is computed.")
-    if column.kind == "exposure":
-        count(values == 0, "zero", "Leave out persons without exposure.")
-        count(finite & (values > MAX_EXPOSURE_YEARS), "above 10 years", "The unit is years.")
-    if not found and column.kind in ("integer", "claims"):
-        return values.astype(np.int64), found
-    return values, found
-
-
-def _texts(
-    column: Column, cells: pa.Array, found: list[tuple[str, str]]
-) -> tuple[npt.NDArray[Any], list[tuple[str, str]]]:
-    if pa.types.is_dictionary(cells.type):
-        cells = cells.dictionary_decode()
-    texts = cells.cast(pa.string())
-    if column.levels:
-        known = pc.is_in(texts, value_set=pa.array(column.levels, pa.string()))
-        strange = len(texts) - texts.null_count - (pc.sum(known).as_py() or 0)
-        if strange:
-            found.append(
-                (
-                    f"{strange} rows have a value that is none of the contract's {len(column.levels)}.",
-                    "Map these values at the source.",
-                )
-            )
-    return texts.to_numpy(zero_copy_only=False), found
-
-
-def _histories(
-    column: Column, cells: pa.Array, found: list[tuple[str, str]]
-) -> tuple[npt.NDArray[Any], list[tuple[str, str]]]:
-    if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
-        # An empty CSV cell is a person who used nothing.
-        histories = [[item for item in (cell or "").split(";") if item] for cell in cells.to_pylist()]
-        found = []
-    else:
-        histories = [cell or [] for cell in cells.to_pylist()]
-    levels = frozenset(column.levels)
-    if levels:
-        strange = sum(any(item not in levels for item in history) for history in histories)
-        if strange:
-            found.append(
-                (
-                    f"{strange} rows name an item that the contract does not list.",
-                    "Map items at the source; leave others out.",
-                )
-            )
-    out = np.empty(len(histories), dtype=object)
-    out[:] = histories
-    return out, found
+        if pa.types.is_dictionary(cells.type):
+            cells = cells.dictionary_decode()
+        return np.asarray(cells.cast(pa.string()).to_numpy(zero_copy_only=False))
+    values = np.asarray(cells.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+    if column.kind in ("integer", "claims") and np.isfinite(values).all():
+        return values.astype(np.int64)
+    return values

@@ -137,7 +137,11 @@ def _data(home: Path, settings: Settings, contract: Contract, now: datetime) -> 
             continue
         try:
             dataset.PersonTable.load(
-                settings.data, wanted, settings.party, person_column=settings.person_column, persons=cohort.persons
+                settings.data.open(settings.party),
+                wanted,
+                settings.party,
+                person_column=settings.person_column,
+                persons=cohort.persons,
             )
         except (NodeError, ContractsError) as error:
             yield from (error.reasons if isinstance(error, NodeError) and error.reasons else (error.cause,))

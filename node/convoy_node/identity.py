@@ -15,7 +15,6 @@ folder with the operating system (LIMIT).
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -42,6 +41,7 @@ from convoy_contracts.canonical import b64u, canonical_bytes, parse_json, unb64u
 from convoy_contracts.errors import ContractsError
 from convoy_contracts.instants import instant, timestamp
 from convoy_node.errors import KeyRefused
+from convoy_node.secret_file import read_secret
 
 LIFE: Final = "identity.json"
 IDENTITY: Final = "identity.pem"
@@ -170,7 +170,7 @@ class Identity:
         mask = _read_pem(folder / MASK, party)
         supernode = _read_pem(folder / SUPERNODE, party)
         try:
-            lines = _read(folder / WITNESS, party).decode("ascii").split()
+            lines = read_secret(folder / WITNESS, party).decode("ascii").split()
             witness = tuple(Signer.parse(line) for line in lines)
         except (AuditError, UnicodeDecodeError) as error:
             raise KeyRefused(f"{WITNESS} holds no witness keys.", party=party) from error
@@ -225,7 +225,7 @@ def witness_name(party: str) -> str:
 
 def _life(folder: Path, party: str) -> tuple[str, str, str]:
     try:
-        value = parse_json(_read(folder / LIFE, party))
+        value = parse_json(read_secret(folder / LIFE, party))
     except ContractsError as error:
         raise KeyRefused(f"{LIFE} is damaged.", party=party) from error
     members = tuple(value.get(name) for name in ("kid", "notBefore", "notAfter")) if isinstance(value, dict) else ()
@@ -246,18 +246,8 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _read(path: Path, party: str) -> bytes:
-    try:
-        mode, content = path.stat().st_mode, path.read_bytes()
-    except OSError as error:
-        raise KeyRefused(f"{path.name} cannot be read.", party=party) from error
-    if stat.S_IMODE(mode) & 0o077:
-        raise KeyRefused(f"{path.name} can be read by others than its owner.", party=party)
-    return content
-
-
 def _read_pem(path: Path, party: str) -> PrivateKeyTypes:
     try:
-        return load_pem_private_key(_read(path, party), password=None)
+        return load_pem_private_key(read_secret(path, party), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise KeyRefused(f"{path.name} holds no private key.", party=party) from error

@@ -24,11 +24,14 @@ from convoy_contracts.canonical import MAX_SAFE_INTEGER, unb64u
 from convoy_contracts.errors import ContractsError
 from convoy_contracts.instants import instant
 from convoy_contracts.vocabulary import GRADES
+from convoy_node.connectors import IBIS, Source, open_source
 from convoy_node.errors import HomeRefused, SettingsRefused
+from convoy_node.secret_file import read_secret
 
 NODE_FILE: Final = "node.toml"
 PINS_FILE: Final = "pins.toml"
 SCHEMA: Final = "convoy-node/1"
+ENGINES: Final = ("sqlalchemy", "ibis")
 ROLES: Final = ("oem", "insurer", "charging", "trustee")
 T = TypeVar("T")
 
@@ -46,6 +49,35 @@ class Pin:
 
 
 @dataclass(frozen=True, slots=True)
+class DataPlace:
+    """Where a party's rows are: ``file``, or the table of a database whose address is in ``url_file`` (0600, never in node.toml).
+
+    ``engine``: *sqlalchemy*, or *ibis* to have a warehouse compute the rows. ``mapping``: file that turns the party's columns
+    into the catalogue's fields (``convoy-node data map``).
+    """
+
+    file: Path | None
+    url_file: Path | None
+    engine: str
+    table: str
+    mapping: Path | None
+    person: str
+
+    def open(self, party: str) -> Source:
+        """Return the source; nothing is read yet but the address.
+
+        Raises:
+            KeyRefused: the file with the address is missing or open to others.
+            DatasetRefused: the mapping has faults.
+        """
+        place: str | Path = self.file or ""
+        if self.url_file is not None:
+            url = read_secret(self.url_file, party).decode("utf-8", "replace").strip()
+            place = f"{IBIS}{url}" if self.engine == "ibis" else url
+        return open_source(place, table=self.table, mapping=self.mapping, person=self.person, party=party)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The settings of one node, checked.
 
@@ -60,7 +92,7 @@ class Settings:
     region: str
     name: str
     log_keys: tuple[str, ...]
-    data: Path | None
+    data: DataPlace | None
     person_column: str
     asset: str
     asset_fields: Mapping[str, str]
@@ -81,7 +113,6 @@ class Settings:
         party, log, data = (reader.table(node, name) for name in ("party", "log", "data"))
         if node.get("schema") != SCHEMA:
             reader.fault("schema", f"must be {SCHEMA!r}")
-        source = reader.value(data, "data.source", str, default="")
         asset = reader.table(node, "asset")
         made = cls(
             home=home,
@@ -90,7 +121,7 @@ class Settings:
             region=reader.value(party, "party.region", str, fits=bool, what="a region code such as CN-SH"),
             name=reader.value(party, "party.name", str, fits=bool, what="a name"),
             log_keys=_log_keys(log, reader),
-            data=home / source if source else None,
+            data=_data_place(home, data, reader),
             person_column=reader.value(data, "data.person", str, default="person_id", fits=bool, what="a column"),
             asset=reader.value(asset, "asset.id", str, default=""),
             asset_fields=_grades(asset, reader),
@@ -102,7 +133,9 @@ class Settings:
         )
         if made.role != "trustee":
             if made.data is None:
-                reader.fault("data.source", "missing; a party with persons names its file")
+                reader.fault(
+                    "data.source", "missing; a party with persons names its file, or data.url_file and data.table"
+                )
             if not made.asset:
                 reader.fault("asset.id", "missing; a party with persons names its asset")
         reader.raise_faults(made.party)
@@ -171,6 +204,33 @@ def _toml(path: Path, reader: _Reader) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         reader.fault(path.name, f"is no TOML ({type(error).__name__})")
         return {}
+
+
+def _data_place(home: Path, data: Mapping[str, Any], reader: _Reader) -> DataPlace | None:
+    def text(name: str) -> str:
+        return reader.value(data, f"data.{name}", str, default="")
+
+    source, url_file, table, mapping = text("source"), text("url_file"), text("table"), text("mapping")
+    engine = reader.value(
+        data, "data.engine", str, default="sqlalchemy", fits=ENGINES.__contains__, what=f"one of {', '.join(ENGINES)}"
+    )
+    unknown = sorted(set(data) - {"source", "url_file", "table", "mapping", "engine", "person"})
+    for name in unknown:
+        reader.fault(f"data.{name}", "is no setting")
+    if source and url_file:
+        reader.fault("data.source", "stands beside data.url_file; name one of them")
+    if url_file and not (table or mapping):
+        reader.fault("data.table", "missing; a database needs a table, a view or data.mapping")
+    if not source and not url_file:
+        return None
+    return DataPlace(
+        file=home / source if source else None,
+        url_file=home / url_file if url_file else None,
+        engine=engine,
+        table=table,
+        mapping=home / mapping if mapping else None,
+        person=reader.value(data, "data.person", str, default="person_id", fits=bool, what="a column"),
+    )
 
 
 def _is_id(text: str) -> bool:

@@ -17,6 +17,7 @@ DISTRIBUTION_OF = {
     "google": "protobuf",
     "multipart": "python-multipart",
     "grpc_health": "grpcio-health-checking",
+    "ibis": "ibis-framework",
 }
 BROUGHT_BY = {
     "starlette": "fastapi",
@@ -26,6 +27,7 @@ BROUGHT_BY = {
     "google": "flwr",
     "requests": "flwr",
     "numpy": "convoy-models",
+    "polars": "pandera",
     "cryptography": "convoy-contracts",
 }
 """What a declared dependency always brings along, so that it need not be declared beside it."""

@@ -75,7 +75,7 @@ def test_all_faults_of_all_columns_are_told_at_once(tmp_path: Path) -> None:
         "person_id: 1 rows have no id.",
         "person_id: 1 rows repeat a person.",
         "garage: 1 rows are empty.",
-        "garage: 1 rows have a value that is none of the contract's 2.",
+        "garage: 1 rows have a value that is none of the contract's levels.",
         "claim_count: 1 rows are NaN.",
         "claim_count: 1 rows are fractions.",
         "claim_count: 1 rows are negative.",

@@ -52,7 +52,8 @@ def test_settings_say_what_the_files_say(tmp_path: Path) -> None:
     """Catalogue and keys come out as the world of a decision wants them."""
     settings = Settings.load(home(tmp_path))
     assert (settings.party, settings.role, settings.log_origin) == ("did:web:oem.example", "oem", "log.example/convoy")
-    assert (settings.data, settings.person_column) == (tmp_path / "data/data.parquet", "person_id")
+    assert settings.data is not None
+    assert (settings.data.file, settings.person_column) == (tmp_path / "data/data.parquet", "person_id")
     assert settings.asset_year_cap_micro == 9_000_000
     assert settings.catalogue() == {
         "urn:convoy:asset:oem:drive:1": {"owner": "did:web:oem.example", "fields": {"km_1000": {"grade": "L3"}}}

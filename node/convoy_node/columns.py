@@ -1,0 +1,48 @@
+"""The columns that a contract's specification expects of a party, by name and kind.
+
+expected_columns(specification, role) -> (Column, ...)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from convoy_contracts.specification import Knots, RecommendSpecification, RiskSpecification
+
+Kind = Literal["numeric", "integer", "text", "list", "claims", "exposure"]
+
+HISTORY: Final = "items"
+"""The charging operator's column: a list of item ids per person; in CSV, separated by ``;``."""
+MAX_EXPOSURE_YEARS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column that the contract expects.
+
+    ``kind``: *claims* is a whole number >= 0, *exposure* years in (0, 10]. ``levels``: the values
+    that a text may have; empty means any.
+    """
+
+    name: str
+    kind: Kind
+    levels: tuple[str, ...] = ()
+
+
+def expected_columns(specification: RiskSpecification | RecommendSpecification, role: str) -> tuple[Column, ...]:
+    """Return what a party of this role must have for a specification; () if it holds no data."""
+    if isinstance(specification, RecommendSpecification):
+        if role == "charging":
+            return (Column(HISTORY, "list", specification.items),)
+        return tuple(Column(f.name, "numeric") for f in specification.profile) if role == "oem" else ()
+    features = [feature for tower in specification.towers if tower.role == role for feature in tower.features]
+    columns = [
+        Column(f.name, "numeric")
+        if isinstance(f, Knots)
+        else Column(f.name, "text", () if f.other is not None else f.levels)
+        for f in features
+    ]
+    if role == "insurer":
+        columns += [Column(specification.claims, "claims"), Column(specification.exposure, "exposure")]
+    return tuple(columns)
