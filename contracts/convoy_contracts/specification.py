@@ -142,4 +142,79 @@ class RecommendSpecification(Closed):
         return self
 
 
-Specification = Annotated[RiskSpecification | RecommendSpecification, Field(discriminator="kind")]
+class Cuts(Closed):
+    """A numeric feature as cells between public cuts: cell k holds ``cuts[k-1] <= x < cuts[k]``.
+
+    ``coarse`` is the part of the cuts that pairs use; without it pairs use all of them.
+    """
+
+    kind: Literal["cuts"]
+    name: Name
+    cuts: tuple[DecimalString, ...] = Field(min_length=1, max_length=63)
+    coarse: tuple[DecimalString, ...] | None = None
+
+    @model_validator(mode="after")
+    def _cuts_increase(self) -> Cuts:
+        values = [Decimal(k) for k in self.cuts]
+        if any(b <= a for a, b in pairwise(values)):
+            raise ValueError(f"cuts of {self.name!r} must be strictly increasing")
+        if self.coarse is not None:
+            coarse = [Decimal(k) for k in self.coarse]
+            if not coarse or any(b <= a for a, b in pairwise(coarse)) or not set(coarse) <= set(values):
+                raise ValueError(f"coarse cuts of {self.name!r} must be an increasing part of its cuts")
+        return self
+
+    @property
+    def width(self) -> int:
+        """Number of cells of the feature's own table."""
+        return len(self.cuts) + 1
+
+
+Cells = Annotated[Cuts | Levels, Field(discriminator="kind")]
+
+
+class PairsSpecification(Closed):
+    """Poisson frequency from tables of one feature and of two: all columns at one kind of party (DESIGN §3).
+
+    ``claimCap`` bounds a person's claims, ``modelCap`` its expected claims in every sum; ``mainScale`` and
+    ``pairScale`` are the prior standard deviations of log factors; ``mainWeightMilli`` how much more exactly
+    (in standard deviations) tables of one feature are measured than tables of two.
+    """
+
+    kind: Literal["risk-pairs/1"]
+    features: tuple[Cells, ...] = Field(min_length=1, max_length=64)
+    pairs: tuple[tuple[Name, Name], ...] = Field(default=(), max_length=256)
+    claims: Name
+    exposure: Name
+    claimCap: int = Field(default=1, ge=1, le=20)
+    modelCap: DecimalString = "0.25"
+    priorRate: DecimalString
+    mainScale: DecimalString = "0.3"
+    pairScale: DecimalString = "0.1"
+    passes: int = Field(default=3, ge=1, le=20)
+    labelShareMilli: int = Field(default=600, ge=1, le=999)
+    mainWeightMilli: int = Field(default=1500, ge=100, le=10_000)
+    epsilonMicro: int = Field(ge=1)
+    deltaNano: int = Field(ge=1)
+    noiseRule: Literal["honest-one/1"] = NOISE_RULE
+    cohortFloor: int = Field(default=30_000, ge=1)
+
+    @model_validator(mode="after")
+    def _pairs_name_features(self) -> PairsSpecification:
+        names = [feature.name for feature in self.features]
+        if len(set(names)) != len(names):
+            raise ValueError("feature names repeat")
+        if any("*" in name or "/" in name for name in names):
+            raise ValueError("feature names of risk-pairs/1 must not hold '*' or '/'")
+        if {self.claims, self.exposure} & set(names):
+            raise ValueError("claims and exposure cannot be features")
+        if any(a == b or a not in names or b not in names for a, b in self.pairs):
+            raise ValueError("a pair must name two different features")
+        if len({frozenset(pair) for pair in self.pairs}) != len(self.pairs):
+            raise ValueError("pairs repeat")
+        if Decimal(self.modelCap) <= 0 or Decimal(self.priorRate) <= 0:
+            raise ValueError("modelCap and priorRate must be positive")
+        return self
+
+
+Specification = Annotated[RiskSpecification | PairsSpecification | RecommendSpecification, Field(discriminator="kind")]

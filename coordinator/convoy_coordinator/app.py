@@ -11,10 +11,12 @@ from fastapi import APIRouter, Depends, FastAPI
 from convoy_coordinator import health, internal
 from convoy_coordinator.access import requires
 from convoy_coordinator.body import BodyLimit
+from convoy_coordinator.catalogue import routes as catalogue
 from convoy_coordinator.console import routes as console
 from convoy_coordinator.console.pages import Overview, overview
 from convoy_coordinator.console.wording import Say
 from convoy_coordinator.enrolment import routes as enrolment
+from convoy_coordinator.contracts import change_routes as changes
 from convoy_coordinator.contracts import routes as contracts
 from convoy_coordinator.errors import SetupError
 from convoy_coordinator.evidence import routes as evidence
@@ -70,6 +72,8 @@ def create_app(settings: Settings, *, clock: Clock = now_utc) -> FastAPI:
     app.include_router(parties.router(parts.parties, parts.log.witness_size, operator))
     app.include_router(enrolment.router(parts.enrolment, parts.access, parts.parties.standing, operator))
     app.include_router(contracts.router(parts.contracts, operator))
+    app.include_router(changes.router(parts.changes))
+    app.include_router(catalogue.router(parts.catalogue))
     app.include_router(runs.router(parts.runs, operator))
     app.include_router(releases.router(parts.releases))
     questions = Questions(parts.log)

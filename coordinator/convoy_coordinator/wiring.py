@@ -12,7 +12,9 @@ from sqlalchemy import Engine, text
 from convoy_audit.errors import AuditError
 from convoy_audit.keys import SignatureType
 from convoy_audit.note import Signer
+from convoy_coordinator.catalogue.service import CatalogueService
 from convoy_coordinator.console.pages import LogView
+from convoy_coordinator.contracts.changes import ChangeService
 from convoy_coordinator.contracts.service import ContractService
 from convoy_coordinator.db.migrate import prepare
 from convoy_coordinator.db.session import open_engine, session_factory
@@ -48,6 +50,8 @@ class Parts:
     ledgers: LedgerService
     parties: PartyService
     contracts: ContractService
+    changes: ChangeService
+    catalogue: CatalogueService
     runs: RunService
     releases: ReleaseService
     evidence: EvidenceService
@@ -152,6 +156,8 @@ def wire(settings: Settings, clock: Clock = now_utc) -> Parts:
         ledgers=LedgerService(sessions, log, parties),
         parties=parties,
         contracts=contracts,
+        changes=ChangeService(sessions, journal, contracts, parties, clock),
+        catalogue=CatalogueService(sessions, journal, contracts, parties, clock),
         runs=runs,
         releases=releases,
         evidence=EvidenceService(log, contracts, releases, clock),

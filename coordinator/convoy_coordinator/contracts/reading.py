@@ -10,11 +10,10 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
 
-from convoy_contracts.canonical import unb64u
+from convoy_contracts.decide.world import read_keys
 from convoy_contracts.document import Contract
 from convoy_contracts.errors import ContractsError
-from convoy_contracts.instants import instant
-from convoy_contracts.jws import Key
+from convoy_contracts.offers import author_of, offer_fault
 from convoy_contracts.signatures import ACT, ROLE, fault
 from convoy_coordinator.contracts.standing import Agreed, Budget
 from convoy_coordinator.errors import Fault, Problem
@@ -63,19 +62,22 @@ def check_signature(text: str, entry: Mapping[str, Any], keys: Mapping[str, Mapp
     if (entry["act"], entry["role"]) != (ACT, ROLE):
         code: str | None = "SIGNATURE_MISSING"
     else:
-        ring = {
-            kid: Key(
-                kid=kid,
-                party=key["party"],
-                x=unb64u(key["x"]),
-                not_before=instant(key["notBefore"]) or 0,
-                not_after=instant(key["notAfter"]) or 0,
-            )
-            for kid, key in keys.items()
-        }
+        ring = read_keys({"keys": keys})
         code = fault(Contract.parse(text), party, entry, ring)
     if code is not None:
         raise Problem("SIGNATURE_REFUSED", f"{code}: {_WHY[code]}", party=party)
+
+
+def check_offer(text: str, proof: Mapping[str, Any], keys: Mapping[str, Mapping[str, Any]]) -> None:
+    """Verify the author's proof over an offer.
+
+    Raises:
+        Problem: SIGNATURE_REFUSED; the cause names the code of FORMAT.md.
+    """
+    contract = Contract.parse(text)
+    code = offer_fault(contract, proof, read_keys({"keys": keys}))
+    if code is not None:
+        raise Problem("SIGNATURE_REFUSED", f"{code}: {_WHY[code]}", party=author_of(contract))
 
 
 def moment(text: str) -> datetime:
@@ -113,6 +115,7 @@ def _agreed(contract: Contract) -> Agreed:
         offer_until=moment(contract.offerUntil),
         not_before=moment(contract.term.notBefore),
         not_after=moment(contract.term.notAfter),
+        author=author_of(contract),
     )
 
 

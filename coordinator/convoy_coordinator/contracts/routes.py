@@ -1,4 +1,4 @@
-"""HTTP of the contracts: offer one (operator only), sign it, see how it stands."""
+"""HTTP of the contracts: offer one, sign it, see how it stands."""
 
 from __future__ import annotations
 
@@ -10,16 +10,27 @@ from pydantic import StringConstraints
 from starlette.requests import Request
 
 from convoy_coordinator.body import Input, body, described
+from convoy_coordinator.contracts.changes import world_events
 from convoy_coordinator.contracts.service import ContractService, ContractView
 from convoy_coordinator.parties.routes import instant_json
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=240)]
 
 
+class OfferProof(Input):
+    """The author's signature over an offer (``convoy-contracts offer``)."""
+
+    party: Word
+    kid: Word
+    at: Annotated[str, StringConstraints(min_length=1, max_length=40)]
+    jws: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
+
+
 class Offer(Input):
     """The body of an offer: the document as text, exactly as it is to be signed."""
 
     text: Annotated[str, StringConstraints(min_length=2)]
+    proof: OfferProof | None = None
 
 
 class SignatureEntry(Input):
@@ -62,7 +73,7 @@ def contract_json(view: ContractView) -> dict[str, Any]:
     return summary_json(view) | {
         "text": view.contract.text,
         "signatures": [dict(entry) for entry in view.signatures],
-        "events": [dict(event) for event in view.events],
+        "events": [dict(event) for event in world_events(view.events)],
     }
 
 
@@ -70,10 +81,13 @@ def router(service: ContractService, operator: Callable[[Request], None]) -> API
     """Return the routes under ``/v1/contracts``."""
     routes = APIRouter(prefix="/v1/contracts", tags=["contracts"])
 
-    @routes.post("", status_code=201, dependencies=[Depends(operator)], openapi_extra=described(Offer))
-    def offer(new: Annotated[Offer, Depends(body(Offer))]) -> dict[str, Any]:
-        """Offer a contract to the parties that its document names."""
-        return summary_json(service.offer(new.text))
+    @routes.post("", status_code=201, openapi_extra=described(Offer))
+    def offer(request: Request, new: Annotated[Offer, Depends(body(Offer))]) -> dict[str, Any]:
+        """Offer a contract to the parties that its document names: the author with a proof, or the operator."""
+        if new.proof is None:
+            operator(request)
+            return summary_json(service.offer(new.text))
+        return summary_json(service.offer(new.text, new.proof.model_dump()))
 
     @routes.get("")
     def list_contracts() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from convoy_audit.events import (
@@ -17,8 +18,11 @@ from convoy_audit.events import (
     ContractSigned,
     SignatureRefused,
 )
+from convoy_contracts import lifecycle
+from convoy_contracts.errors import EventRefused
+from convoy_contracts.lifecycle import may_sign
 from convoy_coordinator.contracts import reading, store
-from convoy_coordinator.contracts.standing import Agreed, Standing, standing
+from convoy_coordinator.contracts.standing import Agreed, Standing, micros, standing
 from convoy_coordinator.contracts.store import StoredContract
 from convoy_coordinator.db.session import SessionFactory, writing
 from convoy_coordinator.errors import Problem
@@ -35,6 +39,11 @@ class ContractView:
     signatures: tuple[Mapping[str, Any], ...]
     events: tuple[Mapping[str, Any], ...]
     standing: Standing
+
+    def as_lifecycle(self) -> lifecycle.Standing:
+        """Return the standing as the life cycle's table has it."""
+        stopped = {*self.standing.suspended, *(("*",) if self.standing.is_suspended_as_a_whole else ())}
+        return lifecycle.Standing(self.standing.state, self.standing.signed, self.standing.unsigned, frozenset(stopped))
 
 
 class ContractService:
@@ -53,15 +62,27 @@ class ContractService:
         self._parties = parties
         self._clock = clock
 
-    def offer(self, text: str) -> ContractView:
+    def offer(self, text: str, proof: Mapping[str, str] | None = None) -> ContractView:
         """Take a contract document; offering the same one again returns what is there.
+
+        Args:
+            text: the document, kept exactly as it came.
+            proof: the author's signature over the offer; None if the operator vouches for it.
 
         Raises:
             Problem: DOCUMENT_MALFORMED with every fault; CONTRACT_VERSION_TAKEN if another
                 document has its uid and
-                version.
+                version; SIGNATURE_REFUSED if the proof does not hold.
         """
         document = reading.read(text)
+        if proof is not None:
+            try:
+                reading.check_offer(text, proof, self._parties.key_ring())
+            except Problem as refusal:
+                self._journal.record(
+                    _refused(document.digest, document.agreed.terms.author, refusal.cause.split(":")[0])
+                )
+                raise
         with self._journal.order():
             with self._sessions() as session:
                 same = store.find_contract(session, document.digest)
@@ -104,7 +125,8 @@ class ContractService:
             entry: an element of ``signatures`` (FORMAT.md §2): party, role, act, kid, sigT, jws.
 
         Raises:
-            Problem: CONTRACT_UNKNOWN, SIGNER_NOT_A_PARTY, PARTY_UNKNOWN or SIGNATURE_REFUSED.
+            Problem: CONTRACT_UNKNOWN, SIGNER_NOT_A_PARTY, PARTY_UNKNOWN, EVENT_REFUSED (the offer is closed) or
+                SIGNATURE_REFUSED.
         """
         with self._journal.order():
             view = self.view(digest)
@@ -119,6 +141,12 @@ class ContractService:
                 return view
             self._parties.get(party)
             try:
+                may_sign(view.agreed.terms, view.as_lifecycle(), party)
+            except EventRefused as refusal:
+                self._journal.record(_refused(digest, party, refusal.reason))
+                cause = f"{refusal.reason}: {refusal.cause}"
+                raise Problem("EVENT_REFUSED", cause, fix=refusal.fix, party=party) from None
+            try:
                 reading.check_signature(view.contract.text, entry, self._parties.key_ring())
             except Problem as refusal:
                 self._journal.record(_refused(digest, party, refusal.cause.split(":")[0]))
@@ -129,7 +157,7 @@ class ContractService:
             with writing(self._sessions) as session:
                 store.insert_signature(session, digest, entry, self._clock(), index)
             after = self.view(digest)
-            if not after.standing.unsigned:
+            if view.standing.unsigned and not after.standing.unsigned:
                 # If we die here: every signature stands in the log, only the summary of them is
                 # missing.
                 self._journal.record(_activated(after))
@@ -154,6 +182,45 @@ class ContractService:
                 self._view(c, store.signatures_of(session, c.digest), store.events_of(session, c.uid))
                 for c in store.all_contracts(session)
             )
+
+    def versions_at(self, uid: str, moment: datetime, *, standing_at: int | None = None) -> tuple[ContractView, ...]:
+        """Return every version of a contract as it stood at an instant: with the signatures and events known then.
+
+        Args:
+            uid: of the contract.
+            moment: signatures that came later do not count.
+            standing_at: judge the clock at this later instant instead (microseconds).
+
+        Raises:
+            Problem: CONTRACT_UNKNOWN.
+        """
+        views = []
+        with self._sessions() as session:
+            found = store.versions_of(session, uid)
+            events = store.events_of(session, uid)
+            for contract in found:
+                signers = store.signers_at(session, contract.digest, moment)
+                agreed = reading.read_stored(contract.text)
+                known = lifecycle.state(
+                    agreed.terms,
+                    [lifecycle.Signed(party, 0) for party in signers],
+                    events,
+                    micros(moment) if standing_at is None else standing_at,
+                    offered_at=micros(contract.offered_at),
+                )
+                stands = Standing(
+                    known.state,
+                    known.signed,
+                    known.unsigned,
+                    tuple(sorted(known.suspended - {"*"})),
+                    "*" in known.suspended,
+                )
+                views.append(
+                    ContractView(contract, agreed, store.signatures_of(session, contract.digest), events, stands)
+                )
+        if not views:
+            raise Problem("CONTRACT_UNKNOWN", f"no contract {uid[:200]!r}")
+        return tuple(views)
 
     def _view(
         self,

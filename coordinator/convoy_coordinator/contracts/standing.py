@@ -1,5 +1,5 @@
 """How a contract stands at an instant: computed from its signatures, its events and the clock,
-never stored.
+never stored (``convoy_contracts.lifecycle``).
 
 The coordinator's word on this narrows only: it offers no run under a contract that does not
 stand. Each node decides for itself again (``convoy_contracts.decide``), with its own clock and
@@ -10,25 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from enum import Enum
+from datetime import UTC, datetime
 from typing import Any
 
+from convoy_contracts import lifecycle
+from convoy_contracts.instants import MICROSECONDS, instant
+from convoy_contracts.lifecycle import DPV, Signed, State, Terms
+
 ALL = "*"
-
-
-class ContractState(Enum):
-    """Where a contract stands; the names are those of the API and the page."""
-
-    OFFERED = "offered"
-    PARTLY_SIGNED = "partly-signed"
-    SIGNED = "signed"
-    ACTIVE = "active"
-    SUSPENDED = "suspended"
-    SUPERSEDED = "superseded"
-    EXPIRED = "expired"
-    TERMINATED = "terminated"
-    LAPSED = "lapsed"
+ContractState = State
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +34,7 @@ class Agreed:
     """What the standing depends on, read from the document once.
 
     Instants are aware UTC; intervals are half-open (FORMAT.md §1). ``term`` holds the two days for people, in the
-    document's own offset.
+    document's own offset. ``author`` may withdraw the offer; left empty, it is the first party.
     """
 
     uid: str
@@ -57,6 +47,20 @@ class Agreed:
     offer_until: datetime
     not_before: datetime
     not_after: datetime
+    author: str = ""
+
+    @property
+    def terms(self) -> Terms:
+        """What the life cycle needs of it."""
+        return Terms(
+            uid=self.uid,
+            version=self.version,
+            parties=self.parties,
+            author=self.author or self.parties[0],
+            offer_until=micros(self.offer_until),
+            not_before=micros(self.not_before),
+            not_after=micros(self.not_after),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,76 +71,49 @@ class Standing:
     signed: tuple[str, ...]
     unsigned: tuple[str, ...]
     suspended: tuple[str, ...]
+    is_suspended_as_a_whole: bool = False
 
     @property
     def is_active(self) -> bool:
         """Whether runs may be asked for."""
         return self.state is ContractState.ACTIVE
 
+    @property
+    def dpv(self) -> str:
+        """The state in the words of the Data Privacy Vocabulary."""
+        return DPV[self.state]
 
-def standing(agreed: Agreed, signers: Iterable[str], events: Sequence[Mapping[str, Any]], now: datetime) -> Standing:
+
+def standing(
+    agreed: Agreed,
+    signers: Iterable[str],
+    events: Sequence[Mapping[str, Any]],
+    now: datetime,
+    *,
+    offered_at: datetime | None = None,
+) -> Standing:
     """Compute the standing at ``now``.
 
     Args:
         agreed: the document.
-        signers: parties with a verified signature.
-        events: the contract's events in ascending ``seq``, those of the future included.
+        signers: parties with a verified signature at ``now``.
+        events: the contract's events, those of the future included.
         now: the instant.
+        offered_at: when the document was offered; before that it is a draft.
     """
-    have = set(signers)
-    signed = tuple(p for p in agreed.parties if p in have)
-    unsigned = tuple(p for p in agreed.parties if p not in have)
-    happened = [e for e in events if _instant(e["at"]) <= now]
-    stopped = _suspended(agreed, happened)
-    state = _state(agreed, signed, unsigned, happened, stopped, now)
-    return Standing(state, signed, unsigned, tuple(sorted(stopped - {ALL})))
-
-
-def _state(
-    agreed: Agreed,
-    signed: Sequence[str],
-    unsigned: Sequence[str],
-    happened: Sequence[Mapping[str, Any]],
-    stopped: set[str],
-    now: datetime,
-) -> ContractState:
-    """Take the first line that holds; what ends a contract stands before what pauses it."""
-    ends = {*agreed.parties, ALL}
-    lines = (
-        (
-            any(e["type"] == "terminate" and e["by"] in ends for e in happened),
-            ContractState.TERMINATED,
-        ),
-        (
-            any(e["type"] == "supersede" and e["by"] == ALL and e.get("version") == agreed.version for e in happened),
-            ContractState.SUPERSEDED,
-        ),
-        (bool(unsigned) and now >= agreed.offer_until, ContractState.LAPSED),
-        (bool(unsigned) and bool(signed), ContractState.PARTLY_SIGNED),
-        (bool(unsigned), ContractState.OFFERED),
-        (now >= agreed.not_after, ContractState.EXPIRED),
-        (now < agreed.not_before, ContractState.SIGNED),
-        (ALL in stopped, ContractState.SUSPENDED),
+    found = lifecycle.state(
+        agreed.terms,
+        [Signed(party, 0) for party in signers],
+        events,
+        micros(now),
+        offered_at=None if offered_at is None else micros(offered_at),
     )
-    return next((state for holds, state in lines if holds), ContractState.ACTIVE)
+    return Standing(
+        found.state, found.signed, found.unsigned, tuple(sorted(found.suspended - {ALL})), ALL in found.suspended
+    )
 
 
-def _suspended(agreed: Agreed, happened: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Apply suspend and resume in order (FORMAT.md §5); what does not fit its table has no
-    effect.
-    """
-    stopped: set[str] = set()
-    for event in happened:
-        kind, by, whom = event["type"], event["by"], event.get("party")
-        if kind == "suspend" and whom == ALL:
-            if event.get("reasonClass") in {"incident", "legal"} and by in {*agreed.parties, ALL}:
-                stopped.add(ALL)
-        elif kind == "suspend" and whom == by and whom in agreed.parties:
-            stopped.add(whom)
-        elif kind == "resume" and whom == by and whom is not None:
-            stopped.discard(whom)
-    return stopped
-
-
-def _instant(text: str) -> datetime:
-    return datetime.fromisoformat(text)
+def micros(moment: datetime) -> int:
+    """Return an aware instant on the axis of ``convoy_contracts.instants``."""
+    value = instant(moment.astimezone(UTC).isoformat(timespec="microseconds"))
+    return value if value is not None else round(moment.timestamp() * MICROSECONDS)

@@ -86,6 +86,12 @@ def find_version(session: Session, uid: str, version: int) -> StoredContract | N
     return None if row is None else _value(row)
 
 
+def versions_of(session: Session, uid: str) -> tuple[StoredContract, ...]:
+    """Return every version of a contract, oldest first."""
+    rows = session.scalars(select(ContractRow).where(ContractRow.uid == uid).order_by(ContractRow.version))
+    return tuple(_value(row) for row in rows)
+
+
 def all_contracts(session: Session) -> tuple[StoredContract, ...]:
     """Return every document, in the order of the offers."""
     rows = session.scalars(select(ContractRow).order_by(ContractRow.log_index, ContractRow.digest))
@@ -113,6 +119,18 @@ def signatures_of(session: Session, digest: str) -> tuple[dict[str, Any], ...]:
     """Return the signature entries of a document, in the order of arrival."""
     rows = session.scalars(select(SignatureRow).where(SignatureRow.digest == digest).order_by(SignatureRow.id))
     return tuple(row.entry for row in rows)
+
+
+def signers_at(session: Session, digest: str, moment: datetime) -> tuple[str, ...]:
+    """Return who had signed a document when an instant came, by the time of arrival."""
+    rows = session.scalars(select(SignatureRow).where(SignatureRow.digest == digest).order_by(SignatureRow.id))
+    return tuple(row.party for row in rows if row.received_at <= moment)
+
+
+def insert_event(session: Session, event: Mapping[str, Any], log_index: int) -> None:
+    """Add an event with its proofs; the caller has checked its place in the chain."""
+    row = ContractEventRow(uid=event["uid"], seq=event["seq"], event=dict(event), log_index=log_index)
+    session.add(row)
 
 
 def events_of(session: Session, uid: str) -> tuple[dict[str, Any], ...]:
