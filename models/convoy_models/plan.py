@@ -101,7 +101,8 @@ class PlannedQuery:
     ``rate`` and ``lead``: a step of a Poisson-sampled training (DP-SGD, LOCAL, never joint): each
     person is in it with probability ``rate`` by a secret coin of its node, and ``lead`` names the
     training, whose steps a ledger pays for together (``mechanisms.envelope``). The ``mu2`` of its
-    steps add up to that envelope's.
+    steps add up to that envelope's. ``peak``: the largest size of one coordinate of one person's
+    part where that is less than ``clip``; decides the head-room of the ring only.
     """
 
     id: str
@@ -120,6 +121,7 @@ class PlannedQuery:
     vectors: tuple[Side, ...]
     rate: float = 1.0
     lead: str | None = None
+    peak: float | None = None
 
     @property
     def size(self) -> int:
@@ -296,6 +298,7 @@ def _risk_cohort(
                         mu2=mu2,
                         matrix=matrix,
                         vectors=vectors,
+                        peak=factor,
                     )
                 )
     return queries

@@ -286,7 +286,7 @@ class PartySession:
             self._peek(sender, tag)
         counted = self._row_pairs(query)
         rows = sum(self._pair(name).rows for name in counted)
-        largest = query.clip if bound is None else min(bound, query.clip)
+        largest = min(value for value in (query.clip, query.peak, bound) if value is not None)
         check_headroom(rows, largest, fraction_bits(query), query.noise_sd)
 
     def close(self, query: PlannedQuery, local: Floats | None = None, bound: float | None = None) -> Words:
