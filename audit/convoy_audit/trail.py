@@ -37,7 +37,7 @@ from convoy_audit.events import (
     RunSettled,
     StatedEvent,
 )
-from convoy_audit.keys import check_ed25519_public
+from convoy_audit.keys import check_ed25519_public, key_id_of
 from convoy_audit.statement import Chain, Statement, verify_statement
 from convoy_audit.summary import Summary
 
@@ -72,6 +72,7 @@ class Trail:
     kinds: Counter[str] = field(default_factory=Counter)
     parties: dict[str, PartyEnrolled] = field(default_factory=dict)
     identity_keys: dict[str, bytes] = field(default_factory=dict)  # the key that signs from now on
+    former: dict[str, tuple[bytes, datetime]] = field(default_factory=dict)  # a rotated key, and until when it signs
     rotations: dict[str, tuple[str, bytes]] = field(default_factory=dict)  # party -> statement and key it announced
     revoked: set[str] = field(default_factory=set)
     chains: dict[str, Chain] = field(default_factory=dict)
@@ -116,7 +117,7 @@ class Trail:
         enrolled = self.parties.get(statement.party)
         if enrolled is None:
             raise StatementError("the party was not enrolled before", party=statement.party)
-        verify_statement(statement, self.identity_keys[statement.party])
+        verify_statement(statement, self._signer(statement))
         self.chains.setdefault(statement.party, Chain(statement.party)).accept(statement)
         if isinstance(statement.event, KeyRotated):
             self.rotations[statement.party] = (statement.digest, statement.event.identity_key)
@@ -167,6 +168,13 @@ class Trail:
             case _:
                 pass
 
+    def _signer(self, statement: Statement) -> bytes:
+        """Return the key that a statement must be signed with: the present one, or the former one in its overlap."""
+        old, until = self.former.get(statement.party, (b"", None))
+        if until is not None and statement.at <= until and statement.key_id == key_id_of(old):
+            return old
+        return self.identity_keys[statement.party]
+
     def _rotated(self, event: PartyRotated) -> None:
         """Follow a key only where the old one said so, or where the party had been revoked before."""
         check_ed25519_public(event.identity_key)
@@ -181,6 +189,10 @@ class Trail:
             self.revoked.discard(event.party)
         elif announced != (event.statement, event.identity_key):
             raise EvidenceError("another key than the party stated", party=event.party)
+        if event.statement is None:
+            self.former.pop(event.party, None)
+        else:
+            self.former[event.party] = (self.identity_keys[event.party], event.old_until)
         self.identity_keys[event.party] = event.identity_key
 
     def _ledger(self, event: LedgerStated | RunSettled) -> None:

@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from convoy_coordinator.enrolment import commands as enrolment_commands
 from convoy_coordinator.errors import CoordinatorError
 
 if TYPE_CHECKING:
@@ -45,13 +46,21 @@ def init(
     name: Annotated[str, typer.Option(help="Name of the federation.")] = "Convoy",
     origin: Annotated[str, typer.Option(help="Origin line of the log; can never change.")] = "convoy.example/log",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    channel_port: Annotated[
+        int | None, typer.Option(help="Port of the partner channel; the next one takes nodes that join.")
+    ] = None,
+    channel_host: Annotated[str, typer.Option(help="Address that the channel listens on.")] = "127.0.0.1",
+    channel_name: Annotated[str, typer.Option(help="DNS name under which partners reach the channel.")] = "localhost",
     as_json: AsJson = False,
 ) -> None:
     """Make a home folder: keys, settings and an empty database. Never overwrites."""
     from convoy_coordinator.setup import create_home
 
-    facts = create_home(_home(home), name=name, origin=origin, port=port)
-    _show(
+    channel: dict[str, object] = {}
+    if channel_port is not None:
+        channel = {"channel_port": channel_port, "channel_host": channel_host, "channel_name": channel_name}
+    facts = create_home(_home(home), name=name, origin=origin, port=port, **channel)
+    show(
         facts,
         as_json,
         [
@@ -79,7 +88,7 @@ def migrate(home: Home = None, as_json: AsJson = False) -> None:
     after = migrations.migrate(engine)
     engine.dispose()
     facts = {"before": before, "after": after}
-    _show(
+    show(
         facts,
         as_json,
         [f"Database at revision {after} (was {before or 'empty'})."],
@@ -114,8 +123,16 @@ def serve(
             h11_max_incomplete_event_size=32_768,
         )
     )
-    with contextlib.suppress(KeyboardInterrupt):
-        server.run(sockets=[listener])
+    from convoy_coordinator.channel.server import open_channel
+    from convoy_coordinator.enrolment.commands import serving
+
+    parts = application.state.parts
+    with open_channel(parts) as channel, contextlib.suppress(KeyboardInterrupt):
+        facts = {"url": f"http://{settings.host}:{real_port}", **channel.addresses}
+        for name, address in channel.addresses.items():
+            out.print(f"{name.capitalize()}: {address}", soft_wrap=True, highlight=False)
+        with serving(settings.home, facts):
+            server.run(sockets=[listener])
 
 
 @app.command()
@@ -132,7 +149,7 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
         "logSize": parts.log.size(),
     }
     last = f"{runs[0].uid} is {runs[0].state.value}" if runs else "none"
-    _show(
+    show(
         facts,
         as_json,
         [
@@ -155,7 +172,7 @@ def parties(home: Home = None, as_json: AsJson = False) -> None:
     table = _table("party", "role", "region", "fingerprint", "cosigned up to")
     for party, size in found:
         table.add_row(party.id, party.role, party.region, party.fingerprint, str(size) if size else "never")
-    _show([party_json(p, size) for p, size in found], as_json, [table], "convoy-coordinator runs")
+    show([party_json(p, size) for p, size in found], as_json, [table], "convoy-coordinator runs")
 
 
 @app.command()
@@ -170,7 +187,7 @@ def runs(home: Home = None, as_json: AsJson = False) -> None:
         progress = f"{done}/{total}" if total else ""
         cause = " ".join(filter(None, (run.reason, run.cause)))
         table.add_row(run.uid, run.algorithm, run.state.value, progress, run.party or "", cause, run.fix or "")
-    _show([run_json(r) for r in found], as_json, [table], "convoy-coordinator log")
+    show([run_json(r) for r in found], as_json, [table], "convoy-coordinator log")
 
 
 @app.command()
@@ -186,12 +203,15 @@ def log(
     entries = [_entry(first + i, raw) for i, raw in enumerate(parts.log.entries(first, size))]
     checkpoint = parts.log.latest()
     lines: list[Any] = [f"{e['index']:>6}  {e['text']}" for e in entries]
-    _show(
+    show(
         {"size": size, "entries": entries, "checkpoint": checkpoint},
         as_json,
         [*lines, "", checkpoint or "No checkpoint yet."],
         "convoy-audit --help",
     )
+
+
+enrolment_commands.register(app)
 
 
 def main() -> None:
@@ -239,7 +259,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _show(facts: Any, as_json: bool, lines: list[Any], following: str) -> None:
+def show(facts: Any, as_json: bool, lines: list[Any], following: str) -> None:
     if as_json:
         print(json.dumps(facts, ensure_ascii=False, indent=2))
         return

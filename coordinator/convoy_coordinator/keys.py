@@ -4,6 +4,7 @@
 ``log.ml-dsa-44``     signs them a second time with a post-quantum key, where the library has it
 ``release.ed25519``   signs the manifest of a release
 ``internal.token``    bearer token of the ServerApp process for ``/internal``
+``ca.p256``           signs certificates of the partner channel; made at the first invitation (``enrolment.ca``)
 ``operator.token``    bearer token of the operator, who alone may enrol, offer and start runs
 
 Each key file holds the 32-byte seed in hex and is never overwritten. Losing the log key means a
@@ -25,9 +26,11 @@ from convoy_coordinator.errors import SetupError
 LOG_KEY: Final = "log.ed25519"
 LOG_KEY_PQ: Final = "log.ml-dsa-44"
 RELEASE_KEY: Final = "release.ed25519"
+CA_KEY: Final = "ca.p256"
 INTERNAL_TOKEN: Final = "internal.token"  # noqa: S105 - a file name
 OPERATOR_TOKEN: Final = "operator.token"  # noqa: S105 - a file name
 SEED_BYTES: Final = 32
+P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,23 @@ def read_keys(folder: Path) -> Keys:
 def read_token(folder: Path, name: str) -> str:
     """Read one bearer token (``INTERNAL_TOKEN`` or ``OPERATOR_TOKEN``) of a keys folder."""
     return _read_secret(folder / name)
+
+
+def write_scalar(path: Path, value: int) -> None:
+    """Write a P-256 private key as its 32 bytes in hex, 0600; never over another."""
+    _write_secret(path, value.to_bytes(SEED_BYTES, "big").hex())
+
+
+def read_scalar(path: Path) -> int:
+    """Read a P-256 private key that ``write_scalar`` wrote.
+
+    Raises:
+        SetupError: the file is missing, open to others, or not a key.
+    """
+    value = int.from_bytes(_read_seed(path), "big")
+    if not 0 < value < P256_ORDER:
+        raise SetupError("KEY_UNREADABLE", f"{path.name} is not a P-256 key", fix="Restore it from a backup.")
+    return value
 
 
 def _write_secret(path: Path, text: str) -> None:

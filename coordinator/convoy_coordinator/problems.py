@@ -19,6 +19,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
+from convoy_coordinator.enrolment.catalogue import ENTRIES as JOINING
 from convoy_coordinator.errors import Fault, Problem
 from convoy_coordinator.language import Language, choose_language
 
@@ -278,6 +279,7 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
         "Check disk and database of the coordinator, then repeat the request.",
         "请检查协调方的磁盘与数据库，然后重试。",
     ),
+    **{code: _kind(*words) for code, words in JOINING.items()},
     "INTERNAL": _kind(
         500,
         "Something failed that we did not foresee.",

@@ -67,6 +67,24 @@ class Settings(BaseSettings):
     retention_decisions_days: int = Field(
         default=1096, ge=1096, description="Days that decisions and assessments are served here; at least three years."
     )
+    channel_port: int | None = Field(
+        default=None, ge=0, le=65534, description="Port of the partner channel (mutual TLS); none leaves it off."
+    )
+    enrolment_port: int | None = Field(
+        default=None, ge=0, le=65535, description="Port where nodes with a ticket ask; the channel's port plus one."
+    )
+    channel_host: str = Field(default="127.0.0.1", description="Address that the channel's two ports listen on.")
+    channel_name: str = Field(
+        default="localhost",
+        pattern=r"^[A-Za-z0-9.:-]{1,253}$",
+        description="DNS name or address under which partners reach the channel; stands in certificates and tickets.",
+    )
+    link_home: Path | None = Field(
+        default=None, description="Folder of the SuperLink; then its membership follows the parties."
+    )
+    link_address: str | None = Field(
+        default=None, description="host:port at which partners reach the SuperLink; what it says itself if not given."
+    )
     run_lease_s: int = Field(
         default=900,
         ge=10,
@@ -95,6 +113,19 @@ class Settings(BaseSettings):
     def keys_folder(self) -> Path:
         """Private keys and tokens, each 0600."""
         return self.home / "keys"
+
+    @property
+    def tls_folder(self) -> Path:
+        """Public certificates: the CA's."""
+        return self.home / "tls"
+
+    @property
+    def enrolment_at(self) -> str | None:
+        """host:port of the enrolment listener as tickets name it; None while the channel is off."""
+        if self.channel_port is None:
+            return None
+        port = self.channel_port + 1 if self.enrolment_port is None else self.enrolment_port
+        return f"{self.channel_name}:{port}"
 
     @property
     def releases_folder(self) -> Path:

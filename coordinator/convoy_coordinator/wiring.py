@@ -18,6 +18,10 @@ from convoy_coordinator.contracts.changes import ChangeService
 from convoy_coordinator.contracts.service import ContractService
 from convoy_coordinator.db.migrate import prepare
 from convoy_coordinator.db.session import open_engine, session_factory
+from convoy_coordinator.enrolment.access import AccessService
+from convoy_coordinator.enrolment.ca import Authority
+from convoy_coordinator.enrolment.refusals import Refusals
+from convoy_coordinator.enrolment.service import EnrolmentService
 from convoy_coordinator.errors import SetupError
 from convoy_coordinator.evidence.service import EvidenceService
 from convoy_coordinator.intake import Intake
@@ -55,6 +59,9 @@ class Parts:
     runs: RunService
     releases: ReleaseService
     evidence: EvidenceService
+    enrolment: EnrolmentService
+    access: AccessService
+    refusals: Refusals
 
     def log_view(self) -> LogView:
         """Return the log as people see it, with how far each witness has come."""
@@ -143,6 +150,23 @@ def wire(settings: Settings, clock: Clock = now_utc) -> Parts:
     contracts = ContractService(sessions, journal, parties, clock)
     runs = RunService(sessions, journal, contracts, clock, settings.run_lease_s)
     releases = ReleaseService(sessions, journal, runs, settings.releases_folder, keys.release_key, clock)
+    intake = Intake(journal, parties, runs, log)
+
+    def authority() -> Authority:
+        return Authority.open(settings.keys_folder, settings.tls_folder, settings.name, clock())
+
+    access = AccessService(sessions, journal, parties, intake, authority, clock)
+    enrolment = EnrolmentService(
+        sessions,
+        journal,
+        parties,
+        access,
+        authority,
+        settings.enrolment_at,
+        settings.origin,
+        log_keys(settings, keys),
+        clock,
+    )
     return Parts(
         settings=settings,
         clock=clock,
@@ -152,7 +176,7 @@ def wire(settings: Settings, clock: Clock = now_utc) -> Parts:
         witnesses=listening,
         publisher=Publisher(log, listening, interval_s=settings.checkpoint_interval_s),
         journal=journal,
-        intake=Intake(journal, parties, runs),
+        intake=intake,
         ledgers=LedgerService(sessions, log, parties),
         parties=parties,
         contracts=contracts,
@@ -161,4 +185,7 @@ def wire(settings: Settings, clock: Clock = now_utc) -> Parts:
         runs=runs,
         releases=releases,
         evidence=EvidenceService(log, contracts, releases, clock),
+        enrolment=enrolment,
+        access=access,
+        refusals=Refusals(journal),
     )

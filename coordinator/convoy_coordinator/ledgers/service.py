@@ -14,11 +14,11 @@ from typing import Final, Protocol
 from convoy_audit.entry import parse_entry
 from convoy_audit.errors import AuditError
 from convoy_audit.events import LedgerStated, RunSettled
+from convoy_audit.keys import key_id_of
 from convoy_audit.statement import Statement, verify_statement
 from convoy_coordinator.db.session import SessionFactory, writing
 from convoy_coordinator.ledgers import store
 from convoy_coordinator.ledgers.store import Ledger
-from convoy_coordinator.parties.keys import read_key
 from convoy_coordinator.parties.service import PartyService
 
 CHUNK: Final = 1000
@@ -64,7 +64,7 @@ class LedgerService:
         size = self._log.size()
         if start == size:
             return
-        keys = {party.id: read_key(party.identity_key) for party in self._parties.all()}
+        keys = self._parties.statement_keys()
         while start < size:
             end = min(start + CHUNK, size)
             found: list[Ledger] = []
@@ -75,7 +75,7 @@ class LedgerService:
             start = end
 
 
-def _read(index: int, raw: bytes, keys: Mapping[str, bytes]) -> list[Ledger]:
+def _read(index: int, raw: bytes, keys: Mapping[str, Sequence[bytes]]) -> list[Ledger]:
     try:
         content = parse_entry(raw)
         if not isinstance(content, Statement) or content.party not in keys:
@@ -83,7 +83,8 @@ def _read(index: int, raw: bytes, keys: Mapping[str, bytes]) -> list[Ledger]:
         event = content.event
         if not isinstance(event, LedgerStated | RunSettled):
             return []
-        verify_statement(content, keys[content.party])
+        signer = next((k for k in keys[content.party] if key_id_of(k) == content.key_id), keys[content.party][0])
+        verify_statement(content, signer)
     except AuditError:
         return []
     caps = (event.cap_micro or {}) if isinstance(event, LedgerStated) else {}

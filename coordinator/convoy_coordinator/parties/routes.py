@@ -24,7 +24,7 @@ class NewParty(Input):
 
     id: PartyId
     name: Text
-    role: Literal["oem", "insurer", "charging", "trustee"]
+    role: Literal["oem", "insurer", "charging", "trustee", "auditor"]
     region: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3}){0,2}$")]
     identityKey: KeyText
     maskKey: KeyText

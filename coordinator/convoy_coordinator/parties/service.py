@@ -1,4 +1,4 @@
-"""Enrol parties: check every key, write to the log, then keep."""
+"""Enrol parties and follow their keys: check every key, write to the log, then keep."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from convoy_audit.events import PartyEnrolled
+from convoy_audit.events import PartyDeparted, PartyEnrolled, PartyRevoked, PartyRotated
 from convoy_contracts.instants import timestamp
 from convoy_coordinator.db.session import SessionFactory, writing
 from convoy_coordinator.errors import Fault, Problem
 from convoy_coordinator.journal import Author, Clock, Journal
 from convoy_coordinator.parties import keys, store
-from convoy_coordinator.parties.store import Party
+from convoy_coordinator.parties.store import FormerKey, Party, Standing
 
 KEY_LIFE: Final = timedelta(days=730)
+REVOCATION_REASONS: Final = ("key-compromise", "contract-ended", "cessation", "administrative")
+_WORLD_REASON: Final = {"key-compromise": "keyCompromise"}
+"""As contract decisions spell it (FORMAT.md §4): with a compromised key, nothing it ever signed counts."""
 DRIFT: Final = timedelta(seconds=300)
 """A party may have signed just before it was enrolled, by a clock that is off by the allowed
 drift.
@@ -95,15 +98,191 @@ class PartyService:
         with self._sessions() as session:
             return store.all_parties(session)
 
+    def check(self, asked: Enrolment) -> Party:
+        """Judge an enrolment without enrolling.
+
+        Raises:
+            Problem: KEY_REJECTED with every faulty key, those of another party among them.
+        """
+        party = _checked(asked, self._clock())
+        taken = _taken(party, [other for other in self.all() if other.id != party.id])
+        if taken:
+            raise Problem("KEY_REJECTED", "a key belongs to another party", party=party.id, faults=taken)
+        return party
+
     def key_ring(self) -> dict[str, dict[str, Any]]:
-        """Return the identity keys as the ``keys`` of a decision's world (FORMAT.md §2)."""
-        return {party.identity_kid: _world_key(party) for party in self.all()}
+        """Return the identity keys, former ones included, as the ``keys`` of a decision's world (FORMAT.md §2)."""
+        with self._sessions() as session:
+            found, former, shut = store.all_parties(session), store.former_keys(session), store.standings(session)
+        ring = {key.kid: _former_json(key) for key in former}
+        for party in found:
+            ring[party.identity_kid] = _world_key(party, shut.get(party.id))
+        return ring
+
+    def statement_keys(self) -> dict[str, tuple[bytes, ...]]:
+        """Return every key that each party has signed statements with, the present one first."""
+        with self._sessions() as session:
+            found, former = store.all_parties(session), store.former_keys(session)
+        return {
+            party.id: tuple(
+                keys.read_key(text)
+                for text in (party.identity_key, *(key.key for key in reversed(former) if key.party == party.id))
+            )
+            for party in found
+        }
+
+    def signing_keys(self, party_id: str) -> tuple[bytes, ...]:
+        """Return the keys with which a party may state something now; none for a party that is not active.
+
+        Raises:
+            Problem: PARTY_UNKNOWN.
+        """
+        party, now = self.get(party_id), self._clock()
+        if not self.standing(party_id).is_active:
+            return ()
+        with self._sessions() as session:
+            former = [key for key in store.former_keys(session) if key.party == party_id]
+        overlapping = [key.key for key in former if key.revoked_at is None and now <= key.not_after]
+        return tuple(keys.read_key(text) for text in (party.identity_key, *overlapping))
+
+    def standing(self, party_id: str) -> Standing:
+        """Return how a party stands; one that nobody knows is not active either."""
+        with self._sessions() as session:
+            if store.find_party(session, party_id) is None:
+                return Standing(party_id, "unknown")
+            return store.standings(session).get(party_id, Standing(party_id))
+
+    def active(self) -> tuple[Party, ...]:
+        """Return the parties that may take part."""
+        with self._sessions() as session:
+            shut = store.standings(session)
+            return tuple(party for party in store.all_parties(session) if party.id not in shut)
+
+    def rotate(self, party_id: str, kid: str, key: bytes, overlap: timedelta, statement: str) -> tuple[int, datetime]:
+        """Let another identity key follow; both count until the overlap is over.
+
+        Args:
+            statement: digest of the party's own statement, which is in the log and was verified.
+
+        Returns:
+            The log index, and the instant until which the old key still counts.
+
+        Raises:
+            Problem: KEY_REJECTED or PARTY_UNKNOWN.
+        """
+        with self._journal.order():
+            party, now = self.get(party_id), self._clock().replace(microsecond=0)
+            if party.identity_kid == kid and keys.read_key(party.identity_key) == key:
+                return party.log_index, now + overlap
+            text = keys.judge(keys.write_key(key), keys.check_identity_key)
+            until = min(party.key_not_after, now + overlap)
+            index = self._journal.record(
+                lambda at: PartyRotated(
+                    at=at,
+                    party=party_id,
+                    old_key_id=party.identity_kid,
+                    new_key_id=kid,
+                    identity_key=key,
+                    old_until=until,
+                    statement=statement,
+                )
+            )
+            # If we die here: the log follows the new key; the node asks again and finds its statement there.
+            old = FormerKey(party.identity_kid, party_id, party.identity_key, party.key_not_before, until, None, None)
+            begin = now - DRIFT
+            with writing(self._sessions) as session:
+                store.insert_former_key(session, old)
+                store.update_party(
+                    session,
+                    replace(
+                        party, identity_kid=kid, identity_key=text, key_not_before=begin, key_not_after=begin + KEY_LIFE
+                    ),
+                )
+        return index, until
+
+    def recover(self, asked: Enrolment) -> Party:
+        """Give a party that was shut out new keys and let it in again; its old identity key stays revoked.
+
+        Raises:
+            Problem: KEY_REJECTED, or PARTY_KNOWN where the party is active: a key is then rotated, not replaced.
+        """
+        new = self.check(asked)
+        with self._journal.order():
+            old, standing = self.get(asked.id), self.standing(asked.id)
+            if old.same_details(new) and standing.is_active:
+                return old
+            if standing.is_active:
+                raise Problem("PARTY_KNOWN", f"{new.id} is enrolled with other details", party=new.id)
+            ended = standing.since or self._clock()
+            kid = f"{new.id}#{int(old.identity_kid.rpartition('#')[2]) + 1}"
+            if new.identity_kid != kid or new.identity_key == old.identity_key:
+                fault = Fault("/identityKid", f"must be {kid}, with a new key: run convoy-node join --recover")
+                raise Problem("KEY_REJECTED", "a key that was revoked cannot come back", party=new.id, faults=[fault])
+            index = self._journal.record(
+                lambda at: PartyRotated(
+                    at=at,
+                    party=new.id,
+                    old_key_id=old.identity_kid,
+                    new_key_id=kid,
+                    identity_key=keys.read_key(new.identity_key),
+                    old_until=ended,
+                )
+            )
+            # If we die here: the log knows the new key, nobody else does; the approval can be repeated.
+            former = FormerKey(
+                old.identity_kid, old.id, old.identity_key, old.key_not_before, old.key_not_after, ended,
+                standing.reason or "revoked",
+            )  # fmt: skip
+            with writing(self._sessions) as session:
+                store.insert_former_key(session, former)
+                store.update_party(session, replace(new, enrolled_at=old.enrolled_at, log_index=index))
+                store.put_standing(session, Standing(new.id))
+        return self.get(new.id)
+
+    def revoke(self, party_id: str, reason: str, certificates: int) -> Standing:
+        """Shut a party out from now on; again changes nothing.
+
+        Raises:
+            Problem: PARTY_UNKNOWN, LOG_REFUSED for a reason that is not one of ``REVOCATION_REASONS``.
+        """
+        return self._end(
+            party_id,
+            "revoked",
+            reason,
+            lambda at: PartyRevoked(at=at, party=party_id, reason=reason, certificates=certificates),  # type: ignore[arg-type]
+        )
+
+    def depart(self, party_id: str, statement: str) -> Standing:
+        """Let a party go whose final statement, by digest, is in the log; again changes nothing.
+
+        Raises:
+            Problem: PARTY_UNKNOWN.
+        """
+        return self._end(
+            party_id, "left", "leaving", lambda at: PartyDeparted(at=at, party=party_id, statement=statement)
+        )
+
+    def _end(self, party_id: str, state: str, reason: str, author: Author) -> Standing:
+        with self._journal.order():
+            self.get(party_id)
+            known = self.standing(party_id)
+            if not known.is_active:
+                return known
+            index = self._journal.record(author)
+            # If we die here: the log says so, the party still gets in; the same command again ends it.
+            standing = Standing(party_id, state, reason, self._clock(), index)
+            with writing(self._sessions) as session:
+                store.put_standing(session, standing)
+        return standing
 
 
 def witness_keys(sessions: SessionFactory) -> dict[str, list[str]]:
-    """Return the verifier keys of every party's witness, for the log."""
+    """Return the verifier keys of the witnesses of every party that is active, for the log."""
     with sessions() as session:
-        return {party.id: party.witness_key.splitlines() for party in store.all_parties(session)}
+        shut = store.standings(session)
+        return {
+            party.id: party.witness_key.splitlines() for party in store.all_parties(session) if party.id not in shut
+        }
 
 
 def _checked(asked: Enrolment, now: datetime) -> Party:
@@ -181,8 +360,8 @@ def _taken(party: Party, others: list[Party]) -> list[Fault]:
     ]
 
 
-def _world_key(party: Party) -> dict[str, Any]:
-    return {
+def _world_key(party: Party, standing: Standing | None) -> dict[str, Any]:
+    world = {
         "party": party.id,
         "kty": "OKP",
         "crv": "Ed25519",
@@ -190,3 +369,26 @@ def _world_key(party: Party) -> dict[str, Any]:
         "notBefore": timestamp(party.key_not_before),
         "notAfter": timestamp(party.key_not_after),
     }
+    if standing is not None and standing.state == "revoked" and standing.since is not None:
+        world |= {
+            "revokedAt": timestamp(standing.since),
+            "revokedReason": _WORLD_REASON.get(standing.reason, standing.reason),
+        }
+    return world
+
+
+def _former_json(former: FormerKey) -> dict[str, Any]:
+    world = {
+        "party": former.party,
+        "kty": "OKP",
+        "crv": "Ed25519",
+        "x": former.key,
+        "notBefore": timestamp(former.not_before),
+        "notAfter": timestamp(former.not_after),
+    }
+    if former.revoked_at is not None:
+        world |= {
+            "revokedAt": timestamp(former.revoked_at),
+            "revokedReason": _WORLD_REASON.get(former.revoked_reason or "", "superseded"),
+        }
+    return world

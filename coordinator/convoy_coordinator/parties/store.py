@@ -1,4 +1,4 @@
-"""Keep the enrolled parties: values in, values out."""
+"""Keep the enrolled parties, their former identity keys, and who was shut out or left: values in, values out."""
 
 from __future__ import annotations
 
@@ -31,6 +31,61 @@ class PartyRow(Base):
     supernode_key: Mapped[str | None] = mapped_column(Text)
     enrolled_at: Mapped[datetime] = mapped_column(Instant)
     log_index: Mapped[int] = mapped_column(BigInteger)
+
+
+class PartyKeyRow(Base):
+    """An identity key that another has followed; kept, because what it signed stays signed."""
+
+    __tablename__ = "party_key"
+
+    kid: Mapped[str] = mapped_column(String(240), primary_key=True)
+    party: Mapped[str] = mapped_column(String(200), index=True)
+    key: Mapped[str] = mapped_column(String(64))
+    not_before: Mapped[datetime] = mapped_column(Instant)
+    not_after: Mapped[datetime] = mapped_column(Instant)
+    revoked_at: Mapped[datetime | None] = mapped_column(Instant)
+    revoked_reason: Mapped[str | None] = mapped_column(String(40))
+
+
+class PartyStandingRow(Base):
+    """A party that was shut out or has left; a party without a row is active."""
+
+    __tablename__ = "party_standing"
+
+    party: Mapped[str] = mapped_column(String(200), primary_key=True)
+    state: Mapped[str] = mapped_column(String(20))
+    reason: Mapped[str] = mapped_column(String(40))
+    since: Mapped[datetime] = mapped_column(Instant)
+    log_index: Mapped[int] = mapped_column(BigInteger)
+
+
+@dataclass(frozen=True, slots=True)
+class FormerKey:
+    """An identity key that was followed by another; after ``revoked_at`` nothing it signs counts."""
+
+    kid: str
+    party: str
+    key: str
+    not_before: datetime
+    not_after: datetime
+    revoked_at: datetime | None
+    revoked_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a party stands: ``active``, ``revoked`` or ``left``; reason and instant where it is not active."""
+
+    party: str
+    state: str = "active"
+    reason: str = ""
+    since: datetime | None = None
+    log_index: int = 0
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the party may take part."""
+        return self.state == "active"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +177,48 @@ def all_parties(session: Session) -> tuple[Party, ...]:
     """Return every party, in the order of enrolment."""
     rows = session.scalars(select(PartyRow).order_by(PartyRow.log_index, PartyRow.id))
     return tuple(_value(row) for row in rows)
+
+
+def update_party(session: Session, party: Party) -> None:
+    """Replace the keys of a party that is there."""
+    row = session.get_one(PartyRow, party.id)
+    for name in _COLUMNS:
+        setattr(row, name, getattr(party, name))
+
+
+def insert_former_key(session: Session, key: FormerKey) -> None:
+    """Keep a key that another follows."""
+    session.add(PartyKeyRow(**{name: getattr(key, name) for name in FormerKey.__dataclass_fields__}))
+
+
+def former_keys(session: Session) -> tuple[FormerKey, ...]:
+    """Return every key that was followed by another, oldest first."""
+    rows = session.scalars(select(PartyKeyRow).order_by(PartyKeyRow.not_before, PartyKeyRow.kid))
+    return tuple(
+        FormerKey(row.kid, row.party, row.key, row.not_before, row.not_after, row.revoked_at, row.revoked_reason)
+        for row in rows
+    )
+
+
+def put_standing(session: Session, standing: Standing) -> None:
+    """Say how a party stands from now on; ``active`` removes the row."""
+    row = session.get(PartyStandingRow, standing.party)
+    if standing.is_active:
+        if row is not None:
+            session.delete(row)
+        return
+    if row is None:
+        row = PartyStandingRow(party=standing.party)
+        session.add(row)
+    row.state, row.reason, row.log_index = standing.state, standing.reason, standing.log_index
+    if standing.since is not None:
+        row.since = standing.since
+
+
+def standings(session: Session) -> dict[str, Standing]:
+    """Return the parties that are not active."""
+    rows = session.scalars(select(PartyStandingRow))
+    return {row.party: Standing(row.party, row.state, row.reason, row.since, row.log_index) for row in rows}
 
 
 def _value(row: PartyRow) -> Party:

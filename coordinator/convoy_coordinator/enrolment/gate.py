@@ -1,0 +1,110 @@
+"""Who may reach the federation's runtime: told to Flower by an adapter that is named in the settings.
+
+The coordinator without Flower (``NoGate``) runs the channel alone. ``open_gate`` loads the adapter by name, so that
+nothing here imports Flower.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol, cast
+
+from convoy_coordinator.errors import CoordinatorError
+
+ADAPTER: Final = "convoy_coordinator.federation.flower.gate"
+RETRY_S: Final = 1.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEndpoint:
+    """Where partners reach the SuperLink: address, CA (PEM) and the hashes of approved app bundles."""
+
+    address: str
+    ca: bytes
+    app_hashes: tuple[str, ...]
+
+
+class Gate(Protocol):
+    """The runtime's door."""
+
+    def settle(self, parties: Mapping[str, str]) -> None:
+        """Let in exactly these parties, by SuperNode key in PEM; everybody else is out when it returns.
+
+        Raises:
+            CoordinatorError: the runtime does not answer; the caller tries again.
+        """
+
+    def endpoint(self) -> LinkEndpoint | None:
+        """Return where partners connect; None while the runtime is down or there is none."""
+
+
+class NoGate:
+    """No runtime is configured."""
+
+    def settle(self, parties: Mapping[str, str]) -> None:
+        """Do nothing."""
+
+    def endpoint(self) -> LinkEndpoint | None:
+        """Return that there is none."""
+        return None
+
+
+def open_gate(link_home: Path | None, link_address: str | None) -> Gate:
+    """Return the gate of the SuperLink in a folder, or none."""
+    if link_home is None:
+        return NoGate()
+    return cast("Gate", importlib.import_module(ADAPTER).LinkGate(link_home, link_address))
+
+
+class Gatekeeper:
+    """A thread that keeps the gate as the parties stand; it goes on trying while the runtime is down.
+
+    Args:
+        gate: the door.
+        admitted: returns who may pass, by SuperNode key.
+    """
+
+    def __init__(self, gate: Gate, admitted: Callable[[], Mapping[str, str]]) -> None:
+        self._gate = gate
+        self._admitted = admitted
+        self._changed = threading.Event()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="gatekeeper", daemon=True)
+
+    def start(self) -> None:
+        """Begin; the gate is settled at once."""
+        self._changed.set()
+        self._thread.start()
+
+    def change(self) -> None:
+        """Say that somebody came or went."""
+        self._changed.set()
+
+    def stop(self) -> None:
+        """End."""
+        self._stopped.set()
+        self._changed.set()
+        if self._thread.is_alive():
+            self._thread.join(5)
+
+    def _run(self) -> None:
+        told = ""
+        while not self._stopped.is_set():
+            self._changed.wait()
+            self._changed.clear()
+            while not self._stopped.is_set():
+                try:
+                    self._gate.settle(self._admitted())
+                    told = ""
+                    break
+                except (CoordinatorError, OSError) as error:
+                    if str(error) != told:
+                        told = str(error)
+                        _log.warning("the federation's runtime was not told who takes part: %s", told)
+                    self._stopped.wait(RETRY_S)
