@@ -247,6 +247,16 @@ class Witness:
             "an empty tree with a root that is not that of the empty tree", size=self.size(origin)
         )
 
+    def check_signed(self, origin: str, note: bytes) -> bytes:
+        """Return a note with the verified signatures of a pinned log only; remembers and cosigns nothing.
+
+        Raises:
+            FormatError, OriginUnknown, LogSignatureWrong: it is not a checkpoint of this log.
+        """
+        if peek(note).origin != origin:
+            raise OriginUnknown("a checkpoint of another log")
+        return self._open(note)[1]
+
     def _open(self, note: bytes) -> tuple[Checkpoint, bytes]:
         """Return the checkpoint and the note with the log's verified signatures only."""
         checkpoint = peek(note)

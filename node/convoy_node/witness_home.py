@@ -1,6 +1,7 @@
 """The witness of a node's folder, opened beside the node: other processes may have it open as well.
 
     open_witness(home) -> Witness      needs no ledger lock: the store keeps processes apart (flock, compare and set)
+    check_log_standing(home, receipts) raises ActionRefused if the log is convicted, or omits what this node stated
 
 It cosigns the node's own log (``node.toml``) and the logs of others that its operator lists in ``witness-logs.txt``, one a
 line: ``log <vkey>``, or ``log <vkey> <origin>`` for a log that signs under another name. Lines that begin with # are notes.
@@ -8,16 +9,24 @@ line: ``log <vkey>``, or ``log <vkey> <origin>`` for a log that signs under anot
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from convoy_audit.canonical import digest
+from convoy_audit.checkpoint import peek
 from convoy_audit.errors import AuditError
+from convoy_audit.events import WitnessAlarm
 from convoy_audit.note import Verifier
-from convoy_audit.witness import Witness
+from convoy_audit.policy import Policy, make_policy
+from convoy_audit.witness import Alarm, Witness
 from convoy_audit.witness_store import FileWitnessStore
-from convoy_node.errors import SettingsRefused
+from convoy_contracts.document import Contract
+from convoy_node.errors import ActionRefused, SettingsRefused
 from convoy_node.identity import Identity
+from convoy_node.receipts import Receipts
 from convoy_node.settings import Settings
+from convoy_node.setup import contracts
 
 LOGS_FILE: Final = "witness-logs.txt"
 FOLDER: Final = "witness"
@@ -33,6 +42,53 @@ def open_witness(home: Path) -> Witness:
     settings = Settings.load(home)
     identity = Identity.load(home / "keys", settings.party)
     return Witness(identity.witness, pinned_logs(home, settings), FileWitnessStore.open(home / FOLDER))
+
+
+def contracts_policy(home: Path, settings: Settings) -> Policy | None:
+    """Return the witness policy of the signed contract with the most witnesses, None where none was signed."""
+    policies = []
+    for text in contracts(home).values():
+        keys = [p.witnessKey.split("\n") for p in Contract.parse(text).parties if p.witnessKey is not None]
+        policies.append(make_policy(settings.log_keys, {Verifier.parse(own[0]).name: own for own in keys}))
+    return max(policies, key=lambda policy: len(policy.quorum_members), default=None)
+
+
+def check_log_standing(witness: Witness, receipts: Receipts, origin: str, party: str) -> None:
+    """Refuse to work under a log that has shown two histories, or that leaves out what this node has stated.
+
+    Raises:
+        ActionRefused: LOG_CONVICTED or STATEMENT_OMITTED.
+    """
+    if any(alarm.origin == origin and alarm.finding == "fork" for alarm in witness.alarms()):
+        raise ActionRefused(
+            "the log has signed two histories; an alarm holds both notes.",
+            party=party,
+            code="LOG_CONVICTED",
+            fix="Show the alarm (convoy-node witness alarms) to every partner; work goes on under a new log only.",
+        )
+    late = receipts.overdue()
+    if late:
+        raise ActionRefused(
+            f"the log omits statement {late[0].number} of this party since {late[0].since}"
+            + (f", and {len(late) - 1} more." if len(late) > 1 else "."),
+            party=party,
+            code="STATEMENT_OMITTED",
+            fix="convoy-node statements lists them; the coordinator must log them before this node works again.",
+        )
+
+
+def alarm_event(alarm: Alarm, party: str, at: datetime) -> WitnessAlarm:
+    """Return what a party states about an alarm: sizes and digests; the notes themselves stay in the witness's folder."""
+    return WitnessAlarm(
+        at=at,
+        party=party,
+        origin=alarm.origin,
+        finding=alarm.finding,
+        known_size=peek(alarm.known).size,
+        known_note=digest(alarm.known),
+        offered_size=peek(alarm.offered).size,
+        offered_note=digest(alarm.offered),
+    )
 
 
 def pinned_logs(home: Path, settings: Settings) -> dict[str, tuple[Verifier, ...]]:
