@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from convoy_node.cli_witness import statements, witness
 from convoy_node.errors import NodeError
 
 app = typer.Typer(
@@ -29,6 +30,8 @@ app = typer.Typer(
 )
 consent = typer.Typer(help="The consent register: who agreed to what. It never leaves this node.", no_args_is_help=True)
 app.add_typer(consent, name="consent")
+app.add_typer(witness, name="witness")
+app.command("statements")(statements)
 out = Console()
 Home = Annotated[Path, typer.Option("--home", envvar="CONVOY_NODE_HOME", help="The node's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

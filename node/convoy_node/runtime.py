@@ -40,8 +40,10 @@ from convoy_node.errors import ActionRefused, NodeError
 from convoy_node.home import NodeHome
 from convoy_node.journal import Journal
 from convoy_node.memory import KnownRun
+from convoy_node.receipts import Receipts
 from convoy_node.rounds import Part, queries_of
 from convoy_node.settlement import settled
+from convoy_node.witness_home import alarm_event, check_log_standing, contracts_policy
 
 BUCKET: Final = 50
 """Row counts leave the node only in buckets of this size, rounded down."""
@@ -80,6 +82,9 @@ class NodeRuntime:
         self._clock = clock
         self._guard = threading.Lock()
         self._admission = Admission(self.home, noise or DiscreteGaussian(), clock)
+        self._receipts = Receipts(
+            home, self.party, lambda: contracts_policy(home, self.home.settings), clock
+        )
         self._runs: dict[str, Run] = {}
         self._actions: dict[str, Callable[[Payload], Payload]] = {
             action: getattr(self, f"_{action}") for action in ACTIONS
@@ -161,7 +166,15 @@ class NodeRuntime:
         except Base64Error as error:
             raise _malformed("proof") from error
         time_s = int(self._clock().timestamp())
-        cosigned = self.home.witness.add_checkpoint(note.encode(), _number(payload, "oldSize"), hashes, time_s)
+        known = {alarm.identity for alarm in self.home.witness.alarms()}
+        try:
+            cosigned = self.home.witness.add_checkpoint(note.encode(), _number(payload, "oldSize"), hashes, time_s)
+        except WitnessRefusal:
+            for alarm in self.home.witness.alarms():
+                if alarm.identity not in known:
+                    self.journal.note("alarm", finding=alarm.finding)
+                    self._state(alarm_event(alarm, self.party, self._clock()))
+            raise
         return Payload({"cosignatures": cosigned.lines, "size": cosigned.size})
 
     def _statements(self, payload: Payload) -> Payload:
@@ -172,6 +185,7 @@ class NodeRuntime:
         ask = guard.Ask.read(payload.data, self.party)
         if ask.run in self._runs:
             raise ActionRefused(f"run {ask.run} is authorised already.", party=self.party, code="REQUEST_REPLAYED")
+        check_log_standing(self.home.witness, self._receipts, self.home.origin, self.party)
         case = self._admission.examine(ask)
         for older in self.home.memory.open_runs(contract=case.contract.uid):
             self._settle(older, "aborted", None, "NEWER_ROUND")
