@@ -25,6 +25,8 @@ from convoy_node.connectors.source import BATCH_ROWS, Mapping, refused
 PARQUET = (".parquet", ".pq")
 CSV = (".csv",)
 EXCEL = (".xlsx", ".xlsb", ".xls", ".ods")
+CSV_TYPES = ["BIGINT", "DOUBLE", "VARCHAR"]
+"""What a CSV cell may be taken for; left to itself, DuckDB reads yes and no as truth values, which no contract's level is."""
 ROWS = "rows"
 """The name under which a mapping finds the rows of the file."""
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
@@ -109,7 +111,8 @@ def _opened(source: Path, party: str, *, is_text: bool = False) -> Iterator[duck
         if source.suffix in PARQUET:
             yield db.read_parquet(str(source))
         elif source.suffix in CSV:
-            yield db.read_csv(str(source), header=True, all_varchar=is_text)
+            types = {} if is_text else {"auto_type_candidates": CSV_TYPES}
+            yield db.read_csv(str(source), header=True, all_varchar=is_text, **types)
         else:
             yield db.from_arrow(_sheet(source, party, is_text=is_text))
     except duckdb.Error as error:
