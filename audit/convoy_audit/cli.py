@@ -1,15 +1,21 @@
-"""The offline verifier: ``convoy-audit verify|show|fsck|consent``.
+"""The offline verifier: ``convoy-audit verify|show|fsck|query|report|sample|watch|consent|zk|archive``.
 
-    convoy-audit verify PACK [--policy FILE] [--lang zh] [--json]    an evidence pack, folder or zip
-    convoy-audit show PACK ENTRY [--lang zh] [--json]                one entry: sentence, bytes, proof
-    convoy-audit fsck LOG [--policy FILE] [--json]                   a coordinator's SQLite file, a
-                                                                     folder of tiles, or a pack
+    convoy-audit verify PACK [--policy FILE] [--tsa-root PEM]        an evidence pack, folder or zip
+    convoy-audit show LOG ENTRY                                      one entry: sentence, bytes, proof
+    convoy-audit fsck LOG [--policy FILE]                            a coordinator's SQLite file or pg_dump,
+                                                                     a folder of tiles, or a pack
+    convoy-audit query LOG [--contract --party --run --model --since --until --reason --kind]
+    convoy-audit report use LOG [--quarter 2026-Q4] [--contract UID]
+    convoy-audit sample LOG [-n 10] [--seed SEED]
+    convoy-audit watch SOURCE --state FOLDER [--policy FILE] [--once]       the only one that uses a network,
+                                                                            if SOURCE is an address
+    convoy-audit zk verify PROOF [--pack PACK]      convoy-audit archive make|check
     convoy-audit consent PROOF --card FILE [--receipt FILE] [--pack PACK]   a person's consent in an epoch
 
-Needs no network and no code of the coordinator. Exit codes:
+All take ``--json`` and ``--lang zh``. Needs no code of the coordinator. Exit codes:
     0  everything that could be checked holds
     1  something is wrong; every fault is named
-    2  there was nothing to check: no such file, not a pack, wrong arguments
+    2  there was nothing to check: no such file, not a pack, wrong arguments, a missing extra
 
 With ``archive``, ``fsck`` and ``witness_store`` the only module of this library that opens files.
 """
@@ -23,8 +29,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from convoy_audit.archive_cli import add_archive
 from convoy_audit.consent_cli import add_consent
 from convoy_audit.errors import AuditError
+from convoy_audit.query_cli import add_queries
+from convoy_audit.watch_cli import add_watch
+from convoy_audit.zk_cli import add_zk
 
 if TYPE_CHECKING:
     from convoy_audit.pack import Verdict
@@ -82,14 +92,22 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="convoy-audit",
         description="Verify Convoy's audit log offline, without trusting the coordinator.",
-        epilog="Exit codes: 0 verified, 1 something is wrong, 2 nothing to check.",
+        epilog="Exit codes: 0 everything that could be checked holds; 1 something is wrong, every fault is named "
+        "(watch: an alarm); 2 nothing was checked: no such file, not a log, wrong arguments, a missing extra.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _command(commands, "verify", _verify, "check an evidence pack", "PACK", "folder or .zip")
-    show = _command(commands, "show", _show, "print one entry", "PACK", "folder or .zip")
+    verify = _command(commands, "verify", _verify, "check an evidence pack", "PACK", "folder or .zip")
+    verify.add_argument(
+        "--tsa-root", type=Path, metavar="PEM", action="append", help="root certificate of a time-stamping authority"
+    )
+    show = _command(commands, "show", _show, "print one entry", "LOG", "evidence pack, tiles, SQLite file or pg_dump")
     show.add_argument("entry", metavar="ENTRY", type=int, help="index of the entry, from 0")
-    _command(commands, "fsck", _fsck, "derive a whole log again", "LOG", "SQLite file, tiles, or pack")
+    _command(commands, "fsck", _fsck, "derive a whole log again", "LOG", "SQLite file, pg_dump, tiles, or pack")
+    add_queries(commands)
+    add_watch(commands)
     add_consent(commands)
+    add_zk(commands)
+    add_archive(commands)
     return parser
 
 
@@ -107,7 +125,8 @@ def _command(commands: Any, name: str, act: Any, what: str, path: str, kind: str
 def _verify(given: argparse.Namespace) -> int:
     from convoy_audit.archive import verify_pack
 
-    verdict = verify_pack(given.path, _policy(given))
+    roots = [path.read_bytes() for path in given.tsa_root or ()]
+    verdict = verify_pack(given.path, _policy(given), roots)
     if given.json:
         _print_json(verdict.as_json())
     else:
@@ -135,28 +154,24 @@ def report(verdict: Verdict, language: str = "en") -> str:
 
 
 def _show(given: argparse.Namespace) -> int:
-    from convoy_audit.archive import read_files
     from convoy_audit.canonical import b64
     from convoy_audit.checkpoint import peek
     from convoy_audit.describe import sentence
     from convoy_audit.entry import Entry
     from convoy_audit.errors import EvidenceError, FormatError
     from convoy_audit.merkle import Tree, leaf_hash, verify_inclusion
-    from convoy_audit.tiles import decode_bundle, entries_path, entries_spans
+    from convoy_audit.sources import open_log
 
-    files = read_files(given.path)
-    if "checkpoint" not in files:
-        raise FormatError("no evidence pack: checkpoint is missing")
-    checkpoint = peek(files["checkpoint"])
+    log = open_log(given.path)
+    checkpoint = max(map(peek, log.notes), key=lambda signed: signed.size, default=None)
+    if checkpoint is None:
+        raise FormatError("this log has no checkpoint yet")
     if not 0 <= given.entry < checkpoint.size:
-        raise EvidenceError(f"no entry {given.entry}; there are {checkpoint.size}")
-    entries: list[bytes] = []
-    for span in entries_spans(checkpoint.size):
-        name = entries_path(span.index, span.width)
-        if name not in files:
-            raise FormatError(f"{name} is missing")
-        entries += decode_bundle(files[name], span.width)
+        raise EvidenceError(f"no entry {given.entry}; there are {checkpoint.size} under the last checkpoint")
+    entries = [raw for _, raw in zip(range(checkpoint.size), log.entries(), strict=False)]
     tree = Tree(map(leaf_hash, entries))
+    if tree.size != checkpoint.size:
+        raise EvidenceError(f"{checkpoint.size} entries were signed, there are {tree.size}")
     raw = entries[given.entry]
     proof = tree.inclusion_proof(given.entry)
     verify_inclusion(tree.leaf(given.entry), given.entry, tree.size, proof, checkpoint.root)

@@ -10,6 +10,8 @@
     ├── StatementError          a party's statement: signature, numbering or chain
     ├── EvidenceError           evidence that does not show what it should
     ├── ConsentProofError       a consent receipt or proof that does not hold
+    ├── RetentionError          something that must be kept, or that was forgotten
+    ├── ZkError                 a zero-knowledge proof that does not hold, or the extra is missing
     ├── StoreConflict           a witness store was changed in between; the witness tries again
     ├── StoreError              a witness store that is missing, damaged, or cannot be written
     └── WitnessRefusal          a witness does not cosign
@@ -77,6 +79,14 @@ FIXES: Final[Mapping[str, tuple[str, str]]] = {
     "EVIDENCE_WRONG": (
         "Ask for the evidence again; do not act on it.",
         "请重新索取证据；在此之前不要据此行动。",
+    ),
+    "ZK_WRONG": (
+        "Ask the party for a proof of exactly this claim; install convoy-audit[zk] to verify it.",
+        "请向该参与方索取针对该声明的证明；核验需安装 convoy-audit[zk]。",
+    ),
+    "RETENTION_FLOOR": (
+        "Keep it: the law sets this floor and no configuration lowers it. Ask again after the date that is named.",
+        "请继续保存：该下限由法律规定，配置不能降低；请在所示日期之后再申请。",
     ),
     "STORE_WRONG": (
         ("Restore the witness folder, or make a new witness with a new key; never start an old key from nothing."),
@@ -172,6 +182,18 @@ class EvidenceError(AuditError):
     """Evidence that does not show what it should."""
 
     default_code = "EVIDENCE_WRONG"
+
+
+class ZkError(AuditError):
+    """A zero-knowledge proof that does not hold, or that cannot be verified here."""
+
+    default_code = "ZK_WRONG"
+
+
+class RetentionError(AuditError):
+    """Something must be kept longer, or was forgotten already."""
+
+    default_code = "RETENTION_FLOOR"
 
 
 class StoreError(AuditError):
