@@ -30,11 +30,13 @@ from convoy_models.noise import NoiseSource
 from convoy_models.plan import Plan, PlannedQuery, plan
 from convoy_models.sums import DealerSession, PartySession
 from convoy_node import dataset, guard
+from convoy_node.desk import Entry
 from convoy_node.errors import ActionRefused
 from convoy_node.home import NodeHome
 from convoy_node.ledger import Charge, charge_tail, charge_units, sampled_charges
 from convoy_node.ledger_view import BudgetStatement
 from convoy_node.memory import KnownRun
+from convoy_node.register import Cohort
 from convoy_node.rounds import Part, charged_to, make_part, queries_of
 
 Clock = Callable[[], datetime]
@@ -70,6 +72,7 @@ class Run:
     session: PartySession | None
     dealer: DealerSession | None
     aligned: bool = False
+    people: Cohort = field(default_factory=lambda: Cohort((), {}))
 
     @property
     def ends(self) -> datetime:
@@ -163,13 +166,13 @@ class Admission:
         spec = case.specification
         known = KnownRun(ask.run, ask.attempt, contract.uid, contract.digest, case.asset, spec.deltaNano / 1e9)
         keys = self._pair_keys(contract)
-        part, session, dealer = None, None, None
+        part, session, dealer, people = None, None, None, Cohort((), {})
         if not self._holds_persons:
             dealer = DealerSession(ask.run, ask.attempt, keys)
         elif case.charged:
             trustee = next(iter(roles_of(contract).get("trustee", ())), None)
             peers = peers_of(case.plan, self._party)
-            part = self._part(case, peers)
+            part, people = self._part(case, peers)
             session = PartySession(
                 ask.run, ask.attempt, keys, peers=sorted(peers), trustee=trustee if peers else None, noise=self._noise
             )
@@ -184,9 +187,10 @@ class Admission:
                 contract_cap_micro=contract.privacy[case.asset].totalMicro,
                 asset_cap_micro=self._home.settings.asset_year_cap_micro,
             )
+            self._home.influence.begin(self._entry(case), people.persons)
         # If we die here: the reservation is released when the ledger is opened again; nothing has left.
         self._home.memory.remember_run(known)
-        return Run(case, known, part, session, dealer)
+        return Run(case, known, part, session, dealer, people=people)
 
     def release(self, run: Run) -> Decision:
         """Decide whether this run may go on now, as of this instant's consents, events and term."""
@@ -206,14 +210,18 @@ class Admission:
             now=now,
             keys=home.settings.world_keys(),
             catalogue=home.settings.catalogue(),
-            subjects=home.register.subjects(case.contract.uid),
+            subjects=home.register.subjects(case.contract.uid, now),
             budget=case.budget,
             asset_cap=case.asset_cap,
             memory=home.memory.world(case.contract.uid),
+            duties=home.duties.world(case.contract.uid, now),
             clock_ok=case.clock_ok,
         )
         given = guard.world(case.ask, request, standing, case.contract)
-        return guard.judge(given, holds_persons=self._holds_persons)
+        decision = guard.judge(given, holds_persons=self._holds_persons)
+        if home.office.is_stale():
+            return Decision(False, ("REGISTER_STALE", *decision.reasons), decision.obligations)
+        return decision
 
     def _state_budget(self, case: Case) -> None:
         """State the own ledger so that the linear gate decides exactly the GDP filter."""
@@ -250,7 +258,22 @@ class Admission:
                 "Ask for every field of the specification.",
             )
 
-    def _part(self, case: Case, peers: frozenset[str]) -> Part:
+    def _entry(self, case: Case) -> Entry:
+        """Return the run as the influence index keeps it."""
+        columns = dataset.expected_columns(case.specification, self._home.settings.role)
+        return Entry(
+            run=case.ask.run,
+            attempt=case.ask.attempt,
+            contract=case.contract.uid,
+            version=case.contract.version,
+            purpose=str(case.ask.request["purpose"]),
+            algorithm=str(case.ask.request["algorithm"]["id"]),
+            asset=case.asset,
+            fields=tuple(sorted(column.name for column in columns)),
+            at=timestamp(case.now),
+        )
+
+    def _part(self, case: Case, peers: frozenset[str]) -> tuple[Part, Cohort]:
         settings, request = self._home.settings, case.ask.request
         row = case.contract.schedule(case.asset)
         sensitive = {f.name for f in row.fields if f.sensitive} if row else set()
@@ -276,7 +299,9 @@ class Admission:
         # A link to somebody who takes no part in this contract's sums is of no use here.
         links = {peer: cohort.links.get(peer, ()) for peer in sorted(peers)}
         solo = cohort.solo if peers else tuple(sorted(cohort.persons))
-        return make_part(case.specification, settings.role, links, solo, table)
+        # Only an insurer learns from persons without a counterpart.
+        used = Cohort(solo if settings.role == "insurer" else (), links)
+        return make_part(case.specification, settings.role, links, solo, table), used
 
     def _pair_keys(self, contract: Contract) -> PairKeys:
         pinned = {p.id: unb64u(p.maskKey.x) for p in contract.parties if p.maskKey is not None}

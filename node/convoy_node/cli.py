@@ -18,6 +18,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from convoy_node.cli_data import data
+from convoy_node.consent.cli import consent
 from convoy_node.cli_witness import statements, witness
 from convoy_node.errors import NodeError
 
@@ -28,10 +30,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-consent = typer.Typer(help="The consent register: who agreed to what. It never leaves this node.", no_args_is_help=True)
 app.add_typer(consent, name="consent")
 app.add_typer(witness, name="witness")
 app.command("statements")(statements)
+app.add_typer(data, name="data")
 out = Console()
 Home = Annotated[Path, typer.Option("--home", envvar="CONVOY_NODE_HOME", help="The node's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -284,43 +286,6 @@ def doctor(home: Home, as_json: AsJson = False) -> None:
     )
     if not well:
         raise typer.Exit(1)
-
-
-@consent.command("import")
-def import_consents(
-    source: Annotated[Path, typer.Argument(help="Parquet or CSV; columns: convoy_node.consent_table.")],
-    home: Home,
-    as_json: AsJson = False,
-) -> None:
-    """Import a consent table, all or nothing; every fault at once."""
-    from convoy_node.register import Register
-    from convoy_node.settings import Settings
-    from convoy_node.setup import REGISTER
-
-    settings = Settings.load(home)
-    with Register(home / REGISTER, party=settings.party) as register:
-        rows = register.import_table(source, settings.contract_names)
-    _show({"rows": rows}, as_json, [f"{rows} consents imported."], f"convoy-node preview --home {home}")
-
-
-@consent.command()
-def withdraw(
-    person: Annotated[str, typer.Argument(help="This party's own id of the person.")],
-    contract: Annotated[str, typer.Option(help="Uid of the contract, or its short name in node.toml.")],
-    home: Home,
-    as_json: AsJson = False,
-) -> None:
-    """Record a withdrawal, durably and for good: no run authorised from now on uses the person."""
-    from convoy_node.register import Register
-    from convoy_node.settings import Settings
-    from convoy_node.setup import REGISTER
-
-    settings, now = Settings.load(home), datetime.now(UTC)
-    uid = settings.contract_names.get(contract, contract)
-    with Register(home / REGISTER, party=settings.party) as register:
-        register.withdraw(person, uid, now)
-    at = now.isoformat(timespec="microseconds")
-    _show({"contract": uid, "withdrawn": at}, as_json, [f"Withdrawn at {at}."], f"convoy-node status --home {home}")
 
 
 def _text(path: Path) -> str:

@@ -3,6 +3,7 @@
 node.toml  pins.toml            settings (``settings``)
 keys/                           private keys (``identity``)
 ledger.db  register.db  node.db privacy ledger, consents, memory of requests
+duties.db  influence.db         duties with evidence; who was in which run
 witness/                        the last checkpoint of the log, and alarms
 contracts/                      what this node has signed (``setup.sign_contract``)
 log/node.jsonl                  the node's own log (``journal``); never row data
@@ -20,7 +21,11 @@ from convoy_audit.policy import Policy, make_policy
 from convoy_audit.witness import Witness
 from convoy_audit.witness_store import FileWitnessStore
 from convoy_contracts.document import Contract
-from convoy_node import setup
+from convoy_node import desk, duties, setup
+from convoy_node.consent.office import ConsentOffice
+from convoy_node.consent.watermark import Watermark
+from convoy_node.desk import Influence
+from convoy_node.duties import DutyDesk
 from convoy_node.errors import ActionRefused
 from convoy_node.identity import Identity
 from convoy_node.ledger import Ledger
@@ -42,6 +47,9 @@ class NodeHome:
     register: Register
     memory: Memory
     witness: Witness
+    office: ConsentOffice
+    duties: DutyDesk
+    influence: Influence
 
     @classmethod
     def open(cls, path: Path, *, clock: Callable[[], datetime]) -> NodeHome:
@@ -54,21 +62,29 @@ class NodeHome:
         identity = Identity.load(path / "keys", settings.party)
         ledger = Ledger(path / LEDGER, clock=clock)
         logs = [Verifier.parse(key) for key in settings.log_keys]
+        register, memory = Register(path / REGISTER, party=settings.party), Memory(path / MEMORY)
+        office = ConsentOffice(
+            settings, identity, register, memory, Watermark(path / MEMORY), lambda: setup.contracts(path), clock
+        )
         return cls(
             path=path,
             settings=settings,
             identity=identity,
             ledger=ledger,
-            register=Register(path / REGISTER, party=settings.party),
-            memory=Memory(path / MEMORY),
+            register=register,
+            memory=memory,
             witness=Witness(identity.witness, logs, FileWitnessStore.open(path / "witness")),
+            office=office,
+            duties=DutyDesk(path / duties.FILE, office),
+            influence=Influence(path / desk.FILE),
         )
 
     def close(self) -> None:
         """Close every file."""
         self.ledger.close()
-        self.register.close()
-        self.memory.close()
+        self.office.close()
+        self.duties.close()
+        self.influence.close()
 
     @property
     def origin(self) -> str:

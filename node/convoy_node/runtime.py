@@ -23,6 +23,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from convoy_audit.canonical import is_digest
 from convoy_audit.errors import AuditError, WitnessRefusal
 from convoy_audit.events import DecisionMade, StatedEvent
@@ -189,6 +192,7 @@ class NodeRuntime:
         case = self._admission.examine(ask)
         for older in self.home.memory.open_runs(contract=case.contract.uid):
             self._settle(older, "aborted", None, "NEWER_ROUND")
+        self._prepare_consents(case, payload)
         decision = self._admission.decide(case)
         self.journal.note("decided", run=ask.run, phase="authorise", reasons=list(decision.reasons))
         if not decision.allow:
@@ -197,6 +201,18 @@ class NodeRuntime:
         self._runs[ask.run] = run
         rows = sum(map(len, run.part.links.values())) if run.part is not None else 0
         return self._decided(case, decision, rows)
+
+    def _prepare_consents(self, case: Case, payload: Payload) -> None:
+        """State what the decision rests on: consents as of now, as an epoch of the log, and duties that became overdue."""
+        told = payload.data.get("consentEpochs", [])
+        for text in told if isinstance(told, list) else []:
+            try:
+                self.home.office.learn_epoch(b64decode(str(text), validate=True))
+            except Base64Error as error:
+                raise _malformed("consentEpochs") from error
+        self.home.duties.state_overdue(case.now)
+        if not self.home.office.is_stale():
+            self.home.office.epoch(case.contract.uid)
 
     def _decided(self, case: Case, decision: Decision, rows: int) -> Payload:
         self._state(_decision_made(case, decision, "authorise", self.party, self._clock()))
@@ -227,6 +243,8 @@ class NodeRuntime:
             self._check_floor(run, sum(map(len, common.values())))
             for peer, rows in common.items():
                 session.hold(peer, part.aligned(peer, rows))
+            # If we die here: the index names everybody who was let in, which is too many and never too few.
+            self.home.influence.align(run.known.run, run.known.attempt, _present(run, common))
             run.aligned = True
         return Payload({"chunks": session.chunks}, session.matrix(_number(payload, "chunk")))
 
@@ -302,9 +320,9 @@ class NodeRuntime:
             ActionRefused: code of the first reason; ``reasons`` has all of them.
         """
         decision = self._admission.release(run)
+        self.journal.note("decided", run=run.known.run, phase="release", reasons=list(decision.reasons))
+        self._state(_decision_made(run.case, decision, "release", self.party, self._clock()))
         if not decision.allow:
-            self.journal.note("decided", run=run.known.run, phase="release", reasons=list(decision.reasons))
-            self._state(_decision_made(run.case, decision, "release", self.party, self._clock()))
             raise ActionRefused(
                 f"release refused: {', '.join(decision.reasons)}.",
                 party=self.party,
@@ -399,6 +417,15 @@ def _working(run: Run) -> tuple[PartySession, Part]:
     if run.session is None or run.part is None:
         raise ActionRefused("this node holds no data in this run.", code="ROLE_WITHOUT_PART")
     return run.session, run.part
+
+
+def _present(run: Run, common: Mapping[str, npt.NDArray[np.int64]]) -> set[str]:
+    """Return the persons who are in a run's sums: solo, and those whom a peer knows too, by local id."""
+    persons = set(run.people.solo)
+    for peer, rows in common.items():
+        ids = run.people.links.get(peer, ())
+        persons.update(ids[row][0] for row in rows.tolist() if row >= 0)
+    return persons
 
 
 def _decision_made(

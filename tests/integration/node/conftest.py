@@ -367,7 +367,7 @@ class Federation:
     def _keep_statements(self, answers: Mapping[str, Payload]) -> None:
         from base64 import b64decode
 
-        self.statements += [b64decode(a.data["statement"]) for a in answers.values() if "statement" in a.data]
+        self.statements += [b64decode(text) for a in answers.values() for text in a.data.get("statements", ())]
 
 
 def _specifications() -> dict[str, RiskSpecification | RecommendSpecification]:
