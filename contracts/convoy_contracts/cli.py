@@ -6,10 +6,10 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from convoy_contracts import life_cli
 from convoy_contracts.errors import ContractsError
 
 EXIT_OK, EXIT_REFUSED, EXIT_FAULT = 0, 3, 2
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     decide.add_argument("world", type=Path, help="a JSON file with one world, or with --batch an array of worlds")
     decide.add_argument("--batch", action="store_true", help="read an array of worlds, print an array of decisions")
     decide.add_argument("--exit-code", action="store_true", help="exit 3 for a refusal (with --batch: for any)")
-    decide.add_argument("--explain", choices=("zh", "en"), help="print each reason with its clause and fix instead")
+    decide.add_argument("--explain", choices=("zh", "en"), help="print each gate with the clause it rests on instead")
     decide.set_defaults(run=_decide)
 
     digest = commands.add_parser("digest", help="print the digest of a contract")
@@ -42,9 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     sign = commands.add_parser("sign", help="sign a contract; prints the signature entry as JSON")
     sign.add_argument("contract", type=Path)
-    sign.add_argument("--party", required=True)
-    sign.add_argument("--kid", required=True, help="id under which the public key is registered")
-    sign.add_argument("--key", type=Path, required=True, help="PEM file with the Ed25519 private key")
+    life_cli.add_signer(sign)
     sign.set_defaults(run=_sign)
 
     verify = commands.add_parser("verify", help="check that every party has a good signature; exit 3 if not")
@@ -53,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verify.add_argument("--keys", type=Path, required=True, help="JSON object of keys by kid (FORMAT.md §2)")
     verify.set_defaults(run=_verify)
 
+    life_cli.register(commands)
     given = parser.parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = given.run
     try:
@@ -80,35 +79,19 @@ def _bounded_integer(text: str) -> int | float:
 
 def _decide(given: argparse.Namespace) -> int:
     from convoy_contracts.decide import decide
+    from convoy_contracts.decide.explain import explain
 
     loaded = _load(given.world)
     worlds = loaded if given.batch and isinstance(loaded, list) else [loaded]
     decisions = [decide(world) for world in worlds]
     if given.explain:
         for decision in decisions:
-            print(_explanation(decision, given.explain))
+            print(explain(decision, given.explain))
     else:
         values = [decision.as_json() for decision in decisions]
         print(json.dumps(values if given.batch else values[0]))
     refused = any(not decision.allow for decision in decisions)
     return EXIT_REFUSED if given.exit_code and refused else EXIT_OK
-
-
-def _explanation(decision: Any, language: str) -> str:
-    from convoy_contracts.decide import REASONS
-
-    zh = language == "zh"
-    if decision.allow:
-        lines = ["允许：所有关口均通过。" if zh else "Allowed: every gate passed."]
-    else:
-        lines = [f"拒绝：{len(decision.reasons)} 个原因。" if zh else f"Refused, {len(decision.reasons)} reason(s)."]
-    for code in decision.reasons:
-        reason = REASONS[code]
-        title, fix = (reason.title_zh, reason.fix_zh) if zh else (reason.title_en, reason.fix_en)
-        clause = f"FORMAT.md §{reason.section}, §6 no. {reason.number}"
-        lines.append(f"  {code}: {title}  [{clause}]\n    {'处理' if zh else 'fix'}: {fix}")
-    lines += [f"  {'义务' if zh else 'obligation'}: {item}" for item in decision.obligations]
-    return "\n".join(lines)
 
 
 def _digest(given: argparse.Namespace) -> int:
@@ -132,27 +115,16 @@ def _lint(given: argparse.Namespace) -> int:
 
 
 def _sign(given: argparse.Namespace) -> int:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
     from convoy_contracts.document import Contract
-    from convoy_contracts.errors import SignatureRefused
-    from convoy_contracts.instants import timestamp
     from convoy_contracts.signatures import sign
 
-    try:
-        key = load_pem_private_key(given.key.read_bytes(), None)
-    except ValueError as error:
-        raise SignatureRefused("the key file is no unencrypted PEM key", fix="Name the Ed25519 key file.") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise SignatureRefused("the key is no Ed25519 key", fix="Contracts are signed with Ed25519.")
     contract = Contract.parse(given.contract.read_bytes())
     entry = sign(
         contract,
         party=given.party,
         kid=given.kid,
-        sig_t=timestamp(datetime.now(UTC)),
-        private_key=key,
+        sig_t=life_cli.now_text(),
+        private_key=life_cli.load_key(given.key),
     )
     print(json.dumps(entry))
     return EXIT_OK
