@@ -18,9 +18,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from convoy_node import desk_cli
 from convoy_node.cli_data import data
-from convoy_node.consent.cli import consent
 from convoy_node.cli_witness import statements, witness
+from convoy_node.consent.cli import consent
 from convoy_node.errors import NodeError
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(consent, name="consent")
+desk_cli.add(app)
 app.add_typer(witness, name="witness")
 app.command("statements")(statements)
 app.add_typer(data, name="data")

@@ -111,7 +111,9 @@ class Influence:
             ):
                 bits = zlib.decompress(row[10])
                 if number // 8 < len(bits) and bits[number // 8] >> (7 - number % 8) & 1:
-                    found.append(Entry(*row[:7], fields=tuple(json.loads(row[7])), at=row[8], stage=row[9]))
+                    run, attempt, contract, version, purpose, algorithm, asset, fields, at, stage, _ = row
+                    read = tuple(json.loads(fields))
+                    found.append(Entry(run, attempt, contract, version, purpose, algorithm, asset, read, at, stage))
         return found
 
     def fields_read(self, asset: str, year: int) -> dict[str, int]:
