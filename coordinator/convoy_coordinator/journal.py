@@ -4,6 +4,9 @@
 check of a request to the end of its effect, so that nothing comes between what was checked, what
 was logged and what was done.
 
+``require`` holds an effect back until its entry has come far enough: a run counts as authorised, and a release can be
+downloaded, only once a quorum of witnesses has cosigned the entry that says so.
+
 If the process dies after ``record`` and before the effect, the log tells of an intention without
 an effect; the request was never acknowledged and can be repeated. The other order, an effect that
 the log does not know, cannot happen.
@@ -25,6 +28,7 @@ from convoy_audit.entry import encode, parse_entry
 from convoy_audit.errors import AuditError
 from convoy_audit.events import Event
 from convoy_coordinator.errors import Problem
+from convoy_coordinator.log.levels import Level
 
 CHUNK: Final = 1000
 Clock = Callable[[], datetime]
@@ -49,6 +53,9 @@ class Log(Protocol):
 
     def size(self) -> int:
         """Return the number of durable entries."""
+
+    def level_of(self, index: int) -> Level:
+        """Return how far an entry has come."""
 
 
 class Journal:
@@ -95,6 +102,19 @@ class Journal:
             raise Problem("LOG_REFUSED", error.cause, party=error.party) from None
         except SQLAlchemyError:
             raise Problem("LOG_UNAVAILABLE", "the log could not be written") from None
+
+    def require(self, index: int, level: Level, what: str) -> None:
+        """Hold an effect back that its entry does not bear yet.
+
+        Raises:
+            Problem: LOG_NOT_WITNESSED; the caller does nothing then, and may ask again.
+        """
+        try:
+            reached = self._log.level_of(index)
+        except SQLAlchemyError:
+            raise Problem("LOG_UNAVAILABLE", "the log could not be read") from None
+        if reached < level:
+            raise Problem("LOG_NOT_WITNESSED", f"{what}: entry {index} is {reached.word}, not {level.word}")
 
     def find(self, start: int, is_wanted: Callable[[Event], bool]) -> tuple[int, Event] | None:
         """Return the first event of the coordinator from index ``start`` on that is wanted.

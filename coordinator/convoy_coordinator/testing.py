@@ -266,7 +266,7 @@ class Federation:
             self.move(uid, state).raise_for_status()
 
     def authorise(self, uid: str) -> None:
-        """Log the authorisation of a run and move it there, as the ServerApp does."""
+        """Log the authorisation of a run, have it cosigned and move the run there, as the ServerApp does."""
         run = dict(self.client.get(f"/v1/runs/{uid}").json())
         event = RunAuthorised(
             at=self.clock(),
@@ -283,6 +283,7 @@ class Federation:
             delta_nano={DRIVE: 1000, CLAIMS: 1000},
         )
         self.append(encode(event)).raise_for_status()
+        self.witness(*self.members)
         self.move(uid, "authorised").raise_for_status()
 
     def append(self, *entries: bytes) -> httpx.Response:

@@ -78,7 +78,7 @@ def router(service: ReleaseService) -> APIRouter:
     @routes.get("/{uid}/{name}", response_class=FileResponse)
     def download(uid: str, name: str) -> FileResponse:
         """Download one file of a release."""
-        path = service.file(uid, name)
+        path = service.for_download(uid, name)
         return FileResponse(path, filename=name, media_type="application/octet-stream")
 
     return routes

@@ -26,6 +26,7 @@ from convoy_coordinator.body import strict_json
 from convoy_coordinator.db.session import SessionFactory, writing
 from convoy_coordinator.errors import Fault, Problem
 from convoy_coordinator.journal import Author, Clock, Journal
+from convoy_coordinator.log.levels import Level
 from convoy_coordinator.releases import store
 from convoy_coordinator.releases.store import Release
 from convoy_coordinator.runs.service import RunService
@@ -149,6 +150,16 @@ class ReleaseService:
         if name not in release.files:
             raise Problem("RELEASE_UNKNOWN", f"release {uid[:80]!r} has no file {name[:128]!r}")
         return self._folder / release.run / name
+
+    def for_download(self, uid: str, name: str) -> Path:
+        """Return where a published file is, once a quorum of witnesses has cosigned the release.
+
+        Raises:
+            Problem: as ``file``; LOG_NOT_WITNESSED.
+        """
+        path = self.file(uid, name)
+        self._journal.require(self.get(uid).log_index, Level.WITNESSED, f"release {uid} is not to be used yet")
+        return path
 
     def all(self) -> tuple[Release, ...]:
         """Return every release, newest first."""

@@ -18,6 +18,7 @@ from convoy_coordinator.contracts.service import ContractService, ContractView
 from convoy_coordinator.db.session import SessionFactory, writing
 from convoy_coordinator.errors import Fault, Problem
 from convoy_coordinator.journal import Author, Clock, Journal
+from convoy_coordinator.log.levels import Level
 from convoy_coordinator.runs import store
 from convoy_coordinator.runs.states import MOVES, Ending, RunState
 from convoy_coordinator.runs.store import Run
@@ -161,8 +162,9 @@ class RunService:
                     f"a run that is {state.value} needs a reason",
                     faults=[Fault("/reason", "missing")],
                 )
-            if state is RunState.AUTHORISED and not self._is_authorised(run):
-                raise Problem("RUN_STATE_WRONG", f"the log has no authorisation of run {uid}")
+            if state is RunState.AUTHORISED:
+                # Under the same quorum stand all entries before it: the contract's activation, every party's keys.
+                self._journal.require(self._authorisation(run), Level.WITNESSED, f"run {uid} is not authorised yet")
             if state.is_final:
                 self._journal.record(_ended(run, state, ending))
                 # If we die here: the log says that the run ended; the lease ends it in the
@@ -171,13 +173,16 @@ class RunService:
                 store.set_state(session, uid, run.state, state, ending, self._clock())
         return self.get(uid)
 
-    def _is_authorised(self, run: Run) -> bool:
+    def _authorisation(self, run: Run) -> int:
+        """Return the index of the entry that authorises a run."""
         wanted = (run.uid, run.contract_digest)
         found = self._journal.find(
             run.log_index,
             lambda event: isinstance(event, RunAuthorised) and (event.run, event.contract) == wanted,
         )
-        return found is not None
+        if found is None:
+            raise Problem("RUN_STATE_WRONG", f"the log has no authorisation of run {run.uid}")
+        return found[0]
 
     def end_silent(self) -> tuple[Run, ...]:
         """End, or put back in the queue, every claimed run whose lease has lapsed; return those

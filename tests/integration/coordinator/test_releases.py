@@ -42,6 +42,9 @@ def test_a_release_is_logged_signed_and_can_be_downloaded(federation: Federation
     assert answer["status"] == 201
     assert set(answer["files"]) == {*files, "manifest.sig"}
     base = f"/v1/releases/{run['uid']}"
+    early = federation.client.get(f"{base}/manifest.json")
+    assert (early.status_code, early.json()["code"]) == (409, "LOG_NOT_WITNESSED")
+    assert federation.witness(*federation.members)["quorum"]
     manifest = federation.client.get(f"{base}/manifest.json").content
     signature = federation.client.get(f"{base}/manifest.sig").content
     read_keys(home / "keys").release_key.public_key().verify(signature, manifest)
