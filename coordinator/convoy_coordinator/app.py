@@ -15,9 +15,9 @@ from convoy_coordinator.catalogue import routes as catalogue
 from convoy_coordinator.console import routes as console
 from convoy_coordinator.console.pages import Overview, overview
 from convoy_coordinator.console.wording import Say
-from convoy_coordinator.enrolment import routes as enrolment
 from convoy_coordinator.contracts import change_routes as changes
 from convoy_coordinator.contracts import routes as contracts
+from convoy_coordinator.enrolment import routes as enrolment
 from convoy_coordinator.errors import SetupError
 from convoy_coordinator.evidence import routes as evidence
 from convoy_coordinator.journal import Clock, now_utc
@@ -25,6 +25,7 @@ from convoy_coordinator.log import question_routes
 from convoy_coordinator.log import routes as log
 from convoy_coordinator.log.outside import ask_before_start
 from convoy_coordinator.log.questions import Questions
+from convoy_coordinator.observability import metrics
 from convoy_coordinator.parties import routes as parties
 from convoy_coordinator.problems import install_problems
 from convoy_coordinator.releases import routes as releases
@@ -61,6 +62,8 @@ def create_app(settings: Settings, *, clock: Clock = now_utc) -> FastAPI:
         lifespan=_lifespan(parts),
     )
     app.state.parts = parts
+    registry = metrics.new_registry(parts)
+    app.add_middleware(metrics.RequestMetrics, registry=registry)
     app.add_middleware(
         BodyLimit,
         limit=settings.max_body_bytes,
@@ -88,6 +91,7 @@ def create_app(settings: Settings, *, clock: Clock = now_utc) -> FastAPI:
     app.include_router(inside)
 
     app.include_router(health.router(parts.checks()))
+    app.include_router(metrics.router(registry))
     app.include_router(console.router(lambda say, url: _overview(parts, say, url)))
     app.mount("/static", console.static_files(), name="static")
     return app

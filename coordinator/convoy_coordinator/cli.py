@@ -106,8 +106,10 @@ def serve(
     import uvicorn
 
     from convoy_coordinator.app import create_app
+    from convoy_coordinator.observability.logs import start_logs
     from convoy_coordinator.settings import read_settings
 
+    start_logs("coordinator")
     settings = read_settings(home, host=host, port=port)
     application = create_app(settings)
     listener = socket.create_server((settings.host, settings.port), backlog=128)
@@ -117,6 +119,7 @@ def serve(
         uvicorn.Config(
             application,
             log_level="warning",
+            log_config=None,
             ws="none",
             server_header=False,
             timeout_keep_alive=30,

@@ -5,6 +5,7 @@ The only module of this package outside ``flower/`` that imports flwr.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from flwr.clientapp import ClientApp
 
 from convoy_models.errors import ModelsError
 from convoy_node.flower.records import from_record, to_record
+from convoy_node.observability.logs import about
 from convoy_node.runtime import NodeRuntime
+
+log = logging.getLogger(__name__)
 
 
 def make_client_app(runtime: NodeRuntime) -> ClientApp:
@@ -31,10 +35,12 @@ def create(home: Path) -> ClientApp:
 
 def _answer(runtime: NodeRuntime, action: str) -> Callable[[Message, Context], Message]:
     def answer(message: Message, _context: Context) -> Message:
-        try:
-            reply = runtime.handle(action, from_record(message.content))
-        except ModelsError as error:
-            reply = runtime.refuse(action, error)
+        with about(action=action, message=message.metadata.message_id):
+            try:
+                reply = runtime.handle(action, from_record(message.content))
+            except ModelsError as error:
+                reply = runtime.refuse(action, error)
+            log.info("answered")
         return Message(to_record(reply), reply_to=message)
 
     return answer

@@ -28,6 +28,7 @@ from convoy_coordinator.federation.flower.gated_grid import grid_nodes
 from convoy_coordinator.federation.port import CoordinatorPort
 from convoy_coordinator.federation.release import release_body
 from convoy_coordinator.federation.round_loop import RoundLoop
+from convoy_coordinator.observability.logs import about
 from convoy_models.errors import ModelsError
 from convoy_models.plan_digest import plan_digest
 
@@ -64,7 +65,8 @@ def serve_next(grid: Grid, port: CoordinatorPort) -> str | None:
         run = assignment(order, datetime.now(UTC))
         exchange = Exchange(grid, grid_nodes(grid), uid, figures)
         loop = RoundLoop(run, exchange, port, _Reporter(port, uid))
-        _carry_out(run, loop, port, figures)
+        with about(run=uid, contract=run.contract.digest):
+            _carry_out(run, loop, port, figures)
     except (FederationError, ModelsError, ContractsError) as error:
         _stop(port, uid, loop, error)
     return uid
@@ -122,7 +124,8 @@ def _stop(
 ) -> None:
     party = str(getattr(error, "party", None) or "coordinator")
     code = str(getattr(error, "code", "RUN_FAILED"))
-    log.warning("run %s stopped: %s at %s", uid, code, party)
+    with about(run=uid, party=party):
+        log.warning("run stopped: %s", code)
     if loop is not None:
         loop.abort(code, party if isinstance(error, NodeLost | NodeFailed) else None)
     told = list(getattr(error, "reasons", ())) + list(getattr(error, "problems", ()))

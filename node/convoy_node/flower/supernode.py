@@ -19,6 +19,7 @@ from typing import Final
 from convoy_node.flower import environment, lifetime
 from convoy_node.flower.errors import FlowerError
 from convoy_node.flower.policy import Policy
+from convoy_node.observability.logs import start_logs
 
 EXIT_REFUSED: Final = 3
 
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     home = given.home.resolve()
     environment.settle(home / "flower" / "flwr")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    start_logs("supernode")
     if given.stop_with_stdin:
         lifetime.when_stdin_ends(lifetime.terminate_self)
 

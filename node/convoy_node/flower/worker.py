@@ -19,6 +19,7 @@ from typing import Any
 
 from convoy_node.flower import environment, lifetime
 from convoy_node.flower.errors import FlowerError, WorkerEnded
+from convoy_node.observability.logs import start_logs
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Work until the SuperNode ends or says stop."""
     given = parser().parse_args(arguments)
     environment.settle(given.home / "flower" / "flwr")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s worker: %(message)s")
+    start_logs("worker")
     code = 0
     try:
         lifetime.stop_on_signals()

@@ -22,6 +22,7 @@ from typing import Any, Final
 from convoy_coordinator.federation.flower import environment, lifetime
 from convoy_coordinator.federation.flower.errors import LinkHomeUnusable
 from convoy_coordinator.federation.flower.link_home import LinkHome
+from convoy_coordinator.observability.logs import start_logs
 
 _IDLE_S: Final = 0.1
 _RETRY_S: Final = 1.0
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser().parse_args(arguments)
     home = LinkHome(given.home.resolve())
     environment.settle(home.flower_home)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    start_logs("server-worker")
     lifetime.stop_on_signals()
     if given.stop_with_stdin:
         lifetime.when_stdin_ends(lifetime.terminate_self)
