@@ -94,7 +94,7 @@ def verify_receipt(receipt: object, key: bytes) -> dict[str, Json]:
         raise ConsentProofError("the receipt is signed with another key than the party's")
     try:
         body = {name: value for name, value in receipt.items() if name != "signature"}
-        verify_ed25519(key, unb64u(str(receipt.get("signature"))), _signed_bytes(body))
+        verify_ed25519(key, _signed_bytes(body), unb64u(str(receipt.get("signature"))))
     except AuditError as error:
         raise ConsentProofError(f"the receipt's signature does not hold: {error.cause}") from None
     return receipt
