@@ -62,7 +62,8 @@ class Rehearsal:
             {"uid": "contract-1", "version": 1, "parties": [{"id": m.party} for m in self.members]}
         )
         self.signatures = [self._sign(member) for member in self.members]
-        self.manifest = canonical_bytes({"files": {}, "run": RUN})
+        self.card = "# Model card of a rehearsal · 演练模型卡\n".encode()
+        self.manifest = canonical_bytes({"files": {"card.md": digest(self.card)}, "run": RUN})
         self._tell()
 
     @property
@@ -110,6 +111,7 @@ class Rehearsal:
             checkpoints=[self.log.checkpoint(middle)],
             contracts=[SignedContract(self.contract, self.signatures)],
             manifests={RUN: self.manifest},
+            release_files={RUN: {"card.md": self.card}},
         )
 
     def _tell(self) -> None:
