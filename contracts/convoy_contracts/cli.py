@@ -1,4 +1,4 @@
-"""``convoy-contracts``: decide, lint, digest, sign, verify. The only module of this package that opens files."""
+"""``convoy-contracts``: the commands. Only the ``*cli`` modules of this package open files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from convoy_contracts import life_cli
+from convoy_contracts import authoring_cli, life_cli
 from convoy_contracts.errors import ContractsError
 
 EXIT_OK, EXIT_REFUSED, EXIT_FAULT = 0, 3, 2
@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verify.add_argument("--keys", type=Path, required=True, help="JSON object of keys by kid (FORMAT.md §2)")
     verify.set_defaults(run=_verify)
 
+    authoring_cli.register(commands)
     life_cli.register(commands)
     given = parser.parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = given.run

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from convoy_contracts.decide.gates import at, is_a
-from convoy_contracts.document import Contract
+from convoy_contracts.catalogue import tier_faults
+from convoy_contracts.decide.gates import at, is_a, related, territory
+from convoy_contracts.document import Contract, Permission
 from convoy_contracts.errors import DocumentMalformed
+from convoy_contracts.lawyers import text_faults
 from convoy_contracts.specification import RiskSpecification
 from convoy_contracts.vocabulary import ACTIONS, GRADES, PURPOSES
 
@@ -72,8 +75,11 @@ def _rules(contract: Contract) -> Iterator[LintFault]:
             )
         for name in sorted(set(rule.target) - assets):
             yield LintFault("ASSET_UNKNOWN", where, f"target {name} is not in data", "Schedule the asset.")
+        for problem in _never_holds(contract, rule):
+            yield LintFault("PERMISSION_UNREACHABLE", where, problem, "Mend the constraint or drop the permission.")
         for banned in contract.prohibition:
-            hits = not banned.constraint and (not banned.target or set(rule.target) <= set(banned.target))
+            covers = not banned.target or set(rule.target) <= set(banned.target)
+            hits = covers and all(_always_hits(constraint, rule) for constraint in banned.constraint)
             if hits and (is_a(ACTIONS, rule.action, banned.action) or is_a(ACTIONS, banned.action, rule.action)):
                 yield LintFault(
                     "PERMISSION_UNREACHABLE", where, f"prohibition {banned.uid} forbids everything that it permits",
@@ -100,6 +106,102 @@ def _rules(contract: Contract) -> Iterator[LintFault]:
                         f"purpose {term} is unknown",
                         "Use the vocabulary.",
                     )
+
+
+def _terms(constraint: Mapping[str, Any]) -> list[str]:
+    right = constraint.get("rightOperand")
+    return [term for term in (right if isinstance(right, list) else [right]) if isinstance(term, str)]
+
+
+def _always_hits(banned: Mapping[str, Any], rule: Permission) -> bool:
+    """Whether a prohibition's constraint holds for everything that a permission's purpose constraints leave."""
+    if banned.get("leftOperand") != "purpose":
+        return False
+    allowed = [term for c in rule.constraint if c.get("leftOperand") == "purpose" for term in _terms(c)]
+    return bool(allowed) and all(any(related(PURPOSES, term, ban) for ban in _terms(banned)) for term in allowed)
+
+
+def _never_holds(contract: Contract, rule: Permission) -> Iterator[str]:
+    """Say why no request can ever use a permission."""
+    if not rule.assignee:
+        yield "it has no assignee"
+    if not rule.target:
+        yield "it has no target"
+    for constraint in rule.constraint:
+        left, right = constraint.get("leftOperand"), constraint.get("rightOperand")
+        if left == "algorithm" and not {a.id for a in contract.algorithms} & set(_terms(constraint)):
+            yield "its algorithms are none of the contract's"
+        if left == "recipient" and not {r for o in contract.outputs for r in o.recipients} & set(_terms(constraint)):
+            yield "its recipients get none of the outputs"
+        if left == "elapsedRounds" and type(right) is int and right < 1:
+            yield "it allows no round"
+
+
+def _privacy(contract: Contract) -> Iterator[LintFault]:
+    """Necessity, separate consent, tiers, and the text for people."""
+    has_separate = bool(set(contract.consent.separateNotices or ()) & set(contract.consent.notices))
+    for row in contract.data:
+        for item in row.fields:
+            where = f"data.{row.asset}.{item.name}"
+            if item.necessity is None:
+                yield LintFault(
+                    "FIELD_WITHOUT_NECESSITY",
+                    where,
+                    "nothing says why it is needed",
+                    "State necessity, or leave it out.",
+                )
+            if item.sensitive and not has_separate:
+                yield LintFault(
+                    "SENSITIVE_WITHOUT_SEPARATE_CONSENT", where, "no accepted notice asks for separate consent",
+                    "Name such a notice in consent.separateNotices, or leave the field out.",
+                )  # fmt: skip
+    for rule in contract.permission:
+        for name in rule.assignee:
+            party = contract.party(name)
+            if party is None or party.tier is None:
+                continue
+            grades = {
+                f"{row.asset}.{item.name}": item.grade
+                for row in contract.data
+                if row.asset in rule.target and row.provider != name
+                for item in row.fields
+            }
+            for problem in tier_faults(party.tier, rule.action, grades):
+                yield LintFault(
+                    "TIER_EXCEEDED", f"permission.{rule.uid}", f"{name}: {problem}",
+                    "Raise the tier by a signed grant, or ask for less.",
+                )  # fmt: skip
+    if contract.legalText is None:
+        yield LintFault(
+            "TEXT_NOT_BOUND", "legalText", "no text for people is bound", "Run 'convoy-contracts text --bind'."
+        )
+    else:
+        for problem in text_faults(contract):
+            yield LintFault(
+                "TEXT_NOT_BOUND", "legalText", problem, "Run 'convoy-contracts text --bind', or bind your own."
+            )
+
+
+def _exports(contract: Contract) -> Iterator[LintFault]:
+    """Recipients abroad need an assessed export, parties too."""
+    export = contract.location.export
+    for output in contract.outputs:
+        for name in output.recipients:
+            party = contract.party(name)
+            if party is None or territory(party.region) in contract.location.processing:
+                continue
+            if export is None or name not in export.recipients:
+                yield LintFault(
+                    "EXPORT_WITHOUT_RECORD", f"outputs.{output.kind}", f"{name} is in {party.region} and has no assessed export",
+                    "Assess the export in location.export, or leave the recipient out.",
+                )  # fmt: skip
+    if export is not None and at(export.validUntil) < at(contract.term.notAfter):
+        yield LintFault(
+            "EXPORT_ENDS_EARLY",
+            "location.export",
+            "the export record ends before the term",
+            "Renew it, or shorten the term.",
+        )
 
 
 def _parties(contract: Contract) -> Iterator[LintFault]:
@@ -169,4 +271,4 @@ def _is_vertical(specification: object) -> bool:
     return not isinstance(specification, RiskSpecification) or len(specification.towers) > 1
 
 
-CHECKS = (_grades, _rules, _parties, _budgets)
+CHECKS = (_grades, _rules, _parties, _exports, _privacy, _budgets)
