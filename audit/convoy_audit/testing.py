@@ -12,12 +12,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from convoy_audit.checkpoint import Checkpoint
+from convoy_audit.checkpoint import Checkpoint, peek
 from convoy_audit.errors import StoreConflict
 from convoy_audit.evidence import Evidence
 from convoy_audit.keys import SignatureType
 from convoy_audit.merkle import Tree, leaf_hash
 from convoy_audit.note import Signer, sign_note
+from convoy_audit.tiles import WIDTH, encode_bundle, entries_path, entries_spans, tile_data, tile_path, tile_spans
 from convoy_audit.witness import Alarm, Remembered, Witness, WitnessStore
 
 HYBRID_LOG = (SignatureType.ED25519, SignatureType.COSIGNATURE_ML_DSA_44)
@@ -88,6 +89,18 @@ class MemoryLog:
         """Return the evidence of an entry under a cosigned checkpoint of ``size``."""
         proof = self.tree.inclusion_proof(index, size)
         return Evidence(checkpoint, index, self.entries[index], tuple(proof))
+
+    def static(self, note: bytes | None = None) -> dict[str, bytes]:
+        """Return the log as static files under a checkpoint: tiles, bundles, ``checkpoint`` (C2SP tlog-tiles)."""
+        note = note or self.checkpoint()
+        size = peek(note).size
+        files = {"checkpoint": note}
+        for span in entries_spans(size):
+            start = span.index * WIDTH
+            files[entries_path(span.index, span.width)] = encode_bundle(self.entries[start : start + span.width])
+        for span in tile_spans(size):
+            files[tile_path(span.level, span.index, span.width)] = tile_data(self.tree, span)
+        return files
 
     def rewritten(self, entries: Sequence[bytes]) -> MemoryLog:
         """Return another log with the same keys and other entries: what a cheating log does."""

@@ -4,7 +4,8 @@
     read(path: str) -> bytes          a tile by its path; raises AuditError or returns None where there is none
 
 Only tiles of hashes are read, each once. What they hold is trusted by nobody: compare the root, or verify
-the proof. A partial tile that is gone is looked for as a full one, as the specification allows.
+the proof. A partial tile that is gone is looked for as a full one, as the specification allows, and above
+the lowest level derived from the full tiles below it.
 """
 
 from __future__ import annotations
@@ -41,9 +42,15 @@ class TileTree(Tree):
         first, count = position << height, 1 << height
         index, offset = divmod(first, WIDTH)
         tile = self._tile(tile_level, index)
-        nodes = [tile[(offset + i) * HASH_BYTES : (offset + i + 1) * HASH_BYTES] for i in range(count)]
-        if any(len(node) != HASH_BYTES for node in nodes):
+        part = tile[offset * HASH_BYTES : (offset + count) * HASH_BYTES]
+        if len(part) != count * HASH_BYTES:
             raise FormatError(f"{tile_path(tile_level, index)} is too short")
+        return self._root_of(part)
+
+    @staticmethod
+    def _root_of(part: bytes) -> bytes:
+        """Return the root over the hashes of a perfect subtree."""
+        nodes = [part[at : at + HASH_BYTES] for at in range(0, len(part), HASH_BYTES)]
         while len(nodes) > 1:
             nodes = [node_hash(nodes[i], nodes[i + 1]) for i in range(0, len(nodes), 2)]
         return nodes[0]
@@ -55,6 +62,8 @@ class TileTree(Tree):
             data = self._read(tile_path(level, index, width)) if width > 0 else None
             if data is None and 0 < width < WIDTH:
                 data = self._read(tile_path(level, index))
+            if data is None and level > 0 and width > 0:  # an old size: its tiles above the lowest can be derived
+                data = b"".join(self._root_of(self._tile(level - 1, index * WIDTH + i)) for i in range(width))
             if data is None:
                 raise FormatError(f"{tile_path(level, index, max(width, 1))} is missing")
             found = self._tiles[level, index] = data[: width * HASH_BYTES]
