@@ -71,6 +71,8 @@ class Sequencer:
         self._is_uncertain = False
         self.tree = Tree()
         with sessions() as session:
+            # A writer that was killed may have a commit on its way that the server still finishes: wait for it.
+            store.take_writer_lock(session)
             _read_on(session, self.tree)
 
     def append(self, entries: Sequence[bytes]) -> Indexes:

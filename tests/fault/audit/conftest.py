@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,10 @@ from convoy_audit.note import Signer
 from convoy_coordinator.db import Base
 from convoy_coordinator.db.session import open_engine, session_factory
 from convoy_coordinator.log import LogService, tables
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
+
+from postgres_server import postgres_server
 
 ORIGIN = "example.com/log"
 TABLES = [c.__table__ for c in (tables.LogEntry, tables.LogFrontier, tables.LogCheckpoint, tables.LogCosignature)]
@@ -56,3 +61,10 @@ def start(engine: Engine) -> Iterator[Callable[..., LogService]]:
     yield run
     for log in started:
         log.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL server with an empty database."""
+    with postgres_server() as url:
+        yield url

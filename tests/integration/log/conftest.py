@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import tempfile
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +19,10 @@ from convoy_coordinator.db import Base
 from convoy_coordinator.db.session import open_engine, session_factory
 from convoy_coordinator.log import LogService, tables
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
+
+from postgres_server import postgres_server
+
 ORIGIN = "example.com/log"
 PARTIES = ("auditor", "charging", "insurer", "oem")
 SIGNERS = [Signer.generate(ORIGIN, kind) for kind in HYBRID_LOG]
@@ -30,28 +31,9 @@ TABLES = [c.__table__ for c in (tables.LogEntry, tables.LogFrontier, tables.LogC
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """A PostgreSQL server of this machine's newest version, on a socket, gone at the end."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
-        pytest.skip("no PostgreSQL binaries: apt-get install postgresql")
-    binaries, folder = found[-1].parent, Path(tempfile.mkdtemp(prefix="convoy-log-pg-"))
-    user = "postgres" if os.getuid() == 0 else ""  # the server refuses to run as root
-    before = ["runuser", "-u", user, "--"] if user else []
-    if user:
-        shutil.chown(folder, user)
-    data = folder / "data"
-
-    def run(tool: str, *arguments: str) -> None:
-        command = [*before, str(binaries / tool), *arguments]
-        subprocess.run(command, check=True, capture_output=True, cwd=folder, timeout=120)
-
-    run("initdb", "-D", str(data), "-A", "trust", "-E", "UTF8", "--no-locale", "-U", "convoy")
-    try:
-        run("pg_ctl", "-D", str(data), "-w", "-l", str(folder / "log"), "-o", f"-k {folder} -h ''", "start")
-        yield f"postgresql+psycopg://convoy@/postgres?host={folder}"
-    finally:
-        run("pg_ctl", "-D", str(data), "-m", "immediate", "-w", "stop")
-        shutil.rmtree(folder, ignore_errors=True)
+    """A PostgreSQL server with an empty database."""
+    with postgres_server() as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
