@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from convoy_node import desk_cli
+from convoy_node import desk_cli, join_cli
 from convoy_node.cli_data import data
 from convoy_node.cli_witness import statements, witness
 from convoy_node.consent.cli import consent
@@ -45,7 +45,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 def init(
     home: Home,
     party: Annotated[str, typer.Option(help="Id of this party, such as did:web:oem.example.")],
-    role: Annotated[str, typer.Option(help="oem, insurer, charging or trustee.")],
+    role: Annotated[str, typer.Option(help="oem, insurer, charging, trustee or auditor.")],
     log_keys: Annotated[Path, typer.Option(help="File of the coordinator's log keys, one a line.")],
     region: Annotated[str, typer.Option(help="Where the node runs, such as CN-SH.")] = "CN-SH",
     name: Annotated[str, typer.Option(help="Name of the organisation.")] = "",
@@ -57,7 +57,7 @@ def init(
     """Make a node's folder; its keys are born there. Never overwrites."""
     from convoy_node.setup import create_home, fingerprint
 
-    holds = role != "trustee"
+    holds = role not in ("trustee", "auditor")
     keys = [line.strip() for line in _text(log_keys).splitlines() if line.strip() and not line.startswith("#")]
     short = party.removeprefix("did:web:").removesuffix(".example")
     card = create_home(
@@ -321,6 +321,9 @@ def _show(facts: Any, as_json: bool, lines: Sequence[str], following: str) -> No
     for line in lines:
         out.print(line, soft_wrap=True, highlight=False, markup=False)
     out.print(f"\nNext: {following}", soft_wrap=True, highlight=False, markup=False)
+
+
+join_cli.register(app)
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from convoy_node.identity import Identity
 from convoy_node.ledger_view import LedgerView
 from convoy_node.preview import consenting, usual_purpose
 from convoy_node.register import Register
-from convoy_node.settings import Settings
+from convoy_node.settings import HOLDERS, Settings
 from convoy_node.setup import LEDGER, REGISTER, contracts
 
 LEAST_FREE_BYTES = 200_000_000
@@ -71,7 +71,7 @@ def examine(home: Path, now: datetime) -> tuple[Check, ...]:
     signed = [Contract.parse(text) for text in contracts(home).values()]
     for contract in signed:
         check(f"contract {contract.uid}", lambda contract=contract: _contract(settings, contract, now))  # type: ignore[misc]
-        if settings.role != "trustee":
+        if settings.role in HOLDERS:
             check(f"data for {contract.uid}", lambda contract=contract: _data(home, settings, contract, now))  # type: ignore[misc]
     return tuple(checks)
 

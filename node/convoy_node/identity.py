@@ -4,7 +4,7 @@
     Identity.load(folder, party)        refuses a key that is missing, malformed, or open to others
     identity.card(...) -> Card          what others may know: the body of an enrolment
 
-    identity.json  id and life of the identity key, no secret
+    identity.json  id and life of the identity key and the name of its file, no secret; a rotation replaces this one file
     identity.pem   Ed25519: contract signatures and statements       mask.pem       X25519: seals, streams, masks
     witness.keys   Ed25519 and ML-DSA-44: cosignatures               supernode.pem  EC P-256: Flower's node authentication
 
@@ -15,6 +15,7 @@ folder with the operating system (LIMIT).
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -49,6 +50,7 @@ MASK: Final = "mask.pem"
 WITNESS: Final = "witness.keys"
 SUPERNODE: Final = "supernode.pem"
 FILES: Final = (LIFE, IDENTITY, MASK, WITNESS, SUPERNODE)
+_FILE: Final = re.compile(r"identity(-[0-9]{1,9})?\.pem")
 KEY_LIFE: Final = timedelta(days=730)
 _CARD_FIX: Final = "Take the card.json that `convoy-node init` wrote."
 WITNESS_TYPES: Final = (SignatureType.COSIGNATURE_ED25519, SignatureType.COSIGNATURE_ML_DSA_44)
@@ -129,8 +131,10 @@ class Identity:
     supernode: EllipticCurvePrivateKey = field(repr=False)
 
     @classmethod
-    def create(cls, folder: Path, party: str, born: datetime) -> Self:
+    def create(cls, folder: Path, party: str, born: datetime, *, number: int = 1) -> Self:
         """Make the keys of a new node in ``folder``; ``born`` is the aware instant from which the identity key counts.
+
+        ``number`` is that of the identity key: 1, or one more than the last one of a party that starts again.
 
         Raises:
             KeyRefused: there is a key already; keys are never replaced in place.
@@ -142,7 +146,7 @@ class Identity:
             )
         made = cls(
             party=party,
-            kid=f"{party}#1",
+            kid=f"{party}#{number}",
             not_before=timestamp(born.astimezone(UTC)),
             not_after=timestamp(born.astimezone(UTC) + KEY_LIFE),
             identity=Ed25519PrivateKey.generate(),
@@ -151,8 +155,7 @@ class Identity:
             supernode=generate_private_key(SECP256R1()),
         )
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        life = {"kid": made.kid, "notBefore": made.not_before, "notAfter": made.not_after}
-        _write(folder / LIFE, canonical_bytes(life))
+        _write(folder / LIFE, _life_bytes(made.kid, made.not_before, made.not_after))
         _write(folder / IDENTITY, _pem(made.identity))
         _write(folder / MASK, _pem(made.mask))
         _write(folder / WITNESS, "".join(f"{signer.secret}\n" for signer in made.witness).encode())
@@ -166,7 +169,8 @@ class Identity:
         Raises:
             KeyRefused: a file is missing, open to others, or not the key it should be.
         """
-        identity = _read_pem(folder / IDENTITY, party)
+        life = _life(folder, party)
+        identity = _read_pem(folder / life.file, party)
         mask = _read_pem(folder / MASK, party)
         supernode = _read_pem(folder / SUPERNODE, party)
         try:
@@ -183,7 +187,40 @@ class Identity:
             or not all(signer.name == witness_name(party) and signer.kind.is_cosignature for signer in witness)
         ):
             raise KeyRefused("a key is of another kind or another party than its name says.", party=party)
-        return cls(party, *_life(folder, party), identity, mask, witness, supernode)
+        return cls(party, life.kid, life.not_before, life.not_after, identity, mask, witness, supernode)
+
+    @classmethod
+    def next_key(cls, folder: Path, party: str) -> tuple[str, Ed25519PrivateKey]:
+        """Return id and private half of the identity key that shall follow; it is made once and found again.
+
+        Raises:
+            KeyRefused: the present key's id ends with no number.
+        """
+        head, _, number = _life(folder, party).kid.rpartition("#")
+        if not number.isdigit():
+            raise KeyRefused("the identity key's id ends with no number.", party=party)
+        kid = f"{head}#{int(number) + 1}"
+        path = folder / f"identity-{int(number) + 1}.pem"
+        if not path.exists():
+            beside = path.with_suffix(".part")
+            beside.unlink(missing_ok=True)
+            _write(beside, _pem(Ed25519PrivateKey.generate()))
+            beside.rename(path)
+        key = _read_pem(path, party)
+        if not isinstance(key, Ed25519PrivateKey):
+            raise KeyRefused(f"{path.name} is of another kind.", party=party)
+        return kid, key
+
+    @classmethod
+    def follow(cls, folder: Path, party: str, born: datetime) -> Self:
+        """Sign with the next identity key from now on; the former one stays beside. One file changes, in one step."""
+        kid, _ = cls.next_key(folder, party)
+        begin, end = timestamp(born.astimezone(UTC)), timestamp(born.astimezone(UTC) + KEY_LIFE)
+        beside = folder / f".{LIFE}.{os.getpid()}"
+        beside.unlink(missing_ok=True)
+        _write(beside, _life_bytes(kid, begin, end, f"identity-{kid.rpartition('#')[2]}.pem"))
+        beside.replace(folder / LIFE)
+        return cls.load(folder, party)
 
     @property
     def identity_seed(self) -> bytes:
@@ -223,15 +260,30 @@ def witness_name(party: str) -> str:
     return party.removeprefix("did:web:")
 
 
-def _life(folder: Path, party: str) -> tuple[str, str, str]:
+@dataclass(frozen=True, slots=True)
+class _Life:
+    kid: str
+    not_before: str
+    not_after: str
+    file: str
+
+
+def _life_bytes(kid: str, begin: str, end: str, file: str = IDENTITY) -> bytes:
+    life = {"kid": kid, "notBefore": begin, "notAfter": end}
+    return canonical_bytes(life if file == IDENTITY else life | {"file": file})
+
+
+def _life(folder: Path, party: str) -> _Life:
     try:
         value = parse_json(read_secret(folder / LIFE, party))
     except ContractsError as error:
         raise KeyRefused(f"{LIFE} is damaged.", party=party) from error
     members = tuple(value.get(name) for name in ("kid", "notBefore", "notAfter")) if isinstance(value, dict) else ()
+    file = value.get("file", IDENTITY) if isinstance(value, dict) else None
     match members:
         case (str(kid), str(begin), str(end)) if kid.startswith(f"{party}#") and instant(begin) and instant(end):
-            return kid, begin, end
+            if isinstance(file, str) and _FILE.fullmatch(file):
+                return _Life(kid, begin, end, file)
     raise KeyRefused(f"{LIFE} does not say the identity key's id and life.", party=party)
 
 

@@ -47,6 +47,8 @@ from convoy_node.ledger_view import TAIL_UNITS, Cohort, LedgerView
 
 Clock = Callable[[], datetime]
 
+FROZEN: Final = "ledger.frozen"
+"""A file beside the ledger: while it is there nothing is reserved or spent any more (``convoy_node.leave``)."""
 _RESTART: Final = "restart"
 
 
@@ -137,6 +139,7 @@ class Ledger(LedgerView):
 
     def __init__(self, path: Path, *, clock: Clock = _utc_now, lock_wait_s: float = 5.0) -> None:
         self._clock = clock
+        self._frozen = path.with_name(FROZEN)
         self._lock = ledger_file.lock(path, lock_wait_s)
         try:
             super().__init__(path)
@@ -202,6 +205,7 @@ class Ledger(LedgerView):
         if not charges or len({charge.query for charge in charges}) != len(charges):
             raise LedgerError(f"run {run} names no query, or one query twice.")
         _check_leads(run, charges)
+        self._refuse_frozen()
         request, tail = accounting.mu2_of_units(charge_units(charges)), charge_tail(charges)
         with self._writing() as db:
             (last,) = db.execute("SELECT MAX(attempt) FROM reservation WHERE run = ?", (run,)).fetchone()
@@ -266,6 +270,7 @@ class Ledger(LedgerView):
             RunSettled: the reservation was settled, or belongs to a process that died.
             NotReserved: the plan of this attempt has no such query.
         """
+        self._refuse_frozen()
         with self._writing() as db:
             row = db.execute(
                 "SELECT r.id, r.settled_at, c.spent_at, c.lead FROM charge c"
@@ -293,6 +298,14 @@ class Ledger(LedgerView):
             db.execute(
                 "UPDATE reservation SET settled_at = ?, reason = ? WHERE run = ? AND settled_at IS NULL",
                 (self._now(), reason, run),
+            )
+
+    def _refuse_frozen(self) -> None:
+        if self._frozen.exists():
+            raise LedgerError(
+                "the budgets are frozen: this node leaves or has left.",
+                code="LEDGER_FROZEN",
+                fix="Nothing is answered any more; join again with a new ticket.",
             )
 
     def _now(self) -> str:

@@ -143,6 +143,20 @@ class Memory:
             db.execute("UPDATE statement SET reported = 1 WHERE NOT reported")
         return [bytes(row[0]) for row in rows]
 
+    def unreported(self) -> list[bytes]:
+        """Return the statements that no answer has carried yet, in order; ``reported_to`` marks them afterwards."""
+        return [bytes(row[0]) for row in self._read("SELECT raw FROM statement WHERE NOT reported ORDER BY number")]
+
+    def reported_to(self, number: int) -> None:
+        """Mark the statements up to a number as carried: the log has them."""
+        with self._writing() as db:
+            db.execute("UPDATE statement SET reported = 1 WHERE number <= ? AND NOT reported", (number,))
+
+    def last_statement(self) -> bytes | None:
+        """Return the node's last statement."""
+        rows = self._read("SELECT raw FROM statement ORDER BY number DESC LIMIT 1")
+        return bytes(rows[0][0]) if rows else None
+
     def statements(self, after: int = 0) -> list[bytes]:
         """Return the statements of this node after a number, in order."""
         return [bytes(r[0]) for r in self._read("SELECT raw FROM statement WHERE number > ? ORDER BY number", after)]

@@ -32,7 +32,11 @@ NODE_FILE: Final = "node.toml"
 PINS_FILE: Final = "pins.toml"
 SCHEMA: Final = "convoy-node/1"
 ENGINES: Final = ("sqlalchemy", "ibis")
-ROLES: Final = ("oem", "insurer", "charging", "trustee")
+HOLDERS: Final = ("oem", "insurer", "charging")
+"""The roles that have persons."""
+WITHOUT_PERSONS: Final = ("trustee", "auditor")
+"""A trustee deals randomness, an auditor only watches and cosigns."""
+ROLES: Final = (*HOLDERS, *WITHOUT_PERSONS)
 T = TypeVar("T")
 
 
@@ -131,7 +135,7 @@ class Settings:
             contract_names=_names(node, reader),
             pins=_pins(pins, reader),
         )
-        if made.role != "trustee":
+        if made.role not in WITHOUT_PERSONS:
             if made.data is None:
                 reader.fault(
                     "data.source", "missing; a party with persons names its file, or data.url_file and data.table"

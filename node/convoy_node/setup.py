@@ -10,7 +10,6 @@ contracts(home) -> {digest: text}  what this party signed: contracts/<hex>/{cont
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -18,11 +17,11 @@ from pathlib import Path
 from typing import Final
 
 from convoy_audit.witness_store import FileWitnessStore, write_atomically
-from convoy_contracts.canonical import canonical_bytes
 from convoy_contracts.document import Contract
 from convoy_contracts.errors import ContractsError
 from convoy_contracts.instants import timestamp
 from convoy_contracts.signatures import sign
+from convoy_contracts.wire.proof import card_fingerprint
 from convoy_node.errors import HomeRefused
 from convoy_node.identity import Card, Identity
 from convoy_node.ledger import Ledger
@@ -57,7 +56,7 @@ def create_home(
     Args:
         home: a folder that is not there yet, or is empty.
         party: id of the party, such as ``did:web:oem.example``.
-        role: oem, insurer, charging or trustee.
+        role: oem, insurer, charging, trustee or auditor.
         region: code of the region where the node runs, such as ``CN-SH``.
         log_keys: verifier keys of the coordinator's log, compared with what the operator was told.
         name: of the organisation; the id if not given.
@@ -132,11 +131,14 @@ def read_card(home: Path) -> Card:
         raise HomeRefused(f"there is no usable {CARD_FILE} in the folder {home.name!r}.") from error
 
 
+def write_card(home: Path, card: Card) -> None:
+    """Replace what this node publishes, after a key was followed by another."""
+    _write(home / CARD_FILE, json.dumps(card.enrolment(), ensure_ascii=False, indent=2) + "\n")
+
+
 def fingerprint(card: Card) -> str:
     """Return eight groups of four hex digits over all of a card's keys, to compare by telephone."""
-    keys = [card.id, card.role, card.identity_key, card.mask_key, card.witness_key, card.supernode_key]
-    text = hashlib.sha256(canonical_bytes(keys)).hexdigest()[:32]
-    return " ".join(text[at : at + 4] for at in range(0, len(text), 4))
+    return card_fingerprint(card.enrolment())
 
 
 def pin(home: Path, cards: Iterable[Card]) -> None:

@@ -114,13 +114,14 @@ class PartnerServicer(partner_pb2_grpc.PartnerServicer):
 
         def checkpoint(_: Caller) -> Any:
             log = self._services.log
-            note = log.checkpoint()
+            signed = log.checkpoint()
+            note = log.latest() or signed  # with cosignatures; it may be a later one by now
             size = peek(note.encode()).size
             try:
                 proof = log.consistency(request.known_size, size)
             except AuditError as error:
                 raise Problem("LOG_REFUSED", error.cause) from None
-            return partner_pb2.CheckpointReply(note=log.latest() or note, old_size=request.known_size, proof=proof)
+            return partner_pb2.CheckpointReply(note=note, old_size=request.known_size, proof=proof)
 
         return await self._serve(request, context, "Checkpoint", checkpoint)
 

@@ -1,0 +1,155 @@
+"""Rotate a node's keys without a pause.
+
+    renew(home) -> days          a new TLS key and certificate; the old ones stay good until they end
+    rotate(home, now) -> kid     a new identity key, named by the old one in a statement that both have signed
+
+Rotation, and what is true if the process dies after each step: 1. the new key is on disk (nothing is known of it; the
+next call finds it again); 2. the statement is in the node's memory (signed, numbered; found again); 3. the coordinator
+has it in the log and believes both keys for a week (asked again, it says the same); 4. ``identity.json`` names the new
+key. A key that was *stolen* is not rotated: the administrator revokes the party, and it joins again with ``--recover``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from convoy_audit.canonical import parse_canonical
+from convoy_audit.events import KeyRotated
+from convoy_audit.statement import sign_statement, statement_from_json
+from convoy_contracts.wire import partner_pb2
+from convoy_contracts.wire.proof import rotation_proof
+from convoy_node import setup
+from convoy_node.channel import ChannelRefused, Line
+from convoy_node.channel_home import (
+    TLS,
+    TLS_NEW,
+    Connection,
+    Credentials,
+    certificate_request,
+    matches,
+    new_tls_key,
+    write_private,
+)
+from convoy_node.identity import Identity
+from convoy_node.memory import Memory
+from convoy_node.settings import Settings
+
+KEYS: Final = "keys"
+MEMORY: Final = "node.db"
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """What a rotation did; ``old_until``: until then the old key still counts."""
+
+    kid: str
+    index: int
+    old_until: str
+
+
+def open_line(home: Path, party: str) -> Line:
+    """Connect as this node.
+
+    Raises:
+        HomeRefused, KeyRefused: it has not joined, or its credentials cannot be used.
+    """
+    connection, credentials = Connection.load(home), Credentials.load(home, party)
+    return Line.mutual(connection.door(home, connection.channel), party, credentials.key, credentials.certificate)
+
+
+def renew(home: Path, line: Line, party: str) -> Credentials:
+    """Get a certificate for a new TLS key and use it at the next connection.
+
+    Raises:
+        NodeError: the coordinator refused or is not there; the old certificate is still in use.
+    """
+    path = home / TLS_NEW
+    if not path.exists():
+        write_private(path, new_tls_key())
+    key = path.read_bytes()
+    reply = line.ask(line.partner.Renew, partner_pb2.RenewRequest(csr=certificate_request(key, party)))
+    if not matches(key, reply.certificate):
+        raise ChannelRefused("the certificate is of another key.", party=party, code="CERTIFICATE_WRONG")
+    # If we die before this: one certificate too many was made, which nobody can use.
+    write_private(home / TLS, key + reply.certificate)
+    path.unlink(missing_ok=True)
+    return Credentials.load(home, party)
+
+
+def rotate(home: Path, now: datetime) -> Rotated:
+    """Let a new identity key follow.
+
+    Raises:
+        NodeError: the coordinator refused or is not there; the old key is still in use, and the call can be repeated.
+    """
+    settings = Settings.load(home)
+    party, identity = settings.party, Identity.load(home / KEYS, settings.party)
+    kid, key = Identity.next_key(home / KEYS, party)
+    public = key.public_key().public_bytes_raw()
+    memory = Memory(home / MEMORY)
+    try:
+        statement = _stated(memory, kid)
+        if statement is None:
+            event = KeyRotated(
+                at=now,
+                party=party,
+                old_key_id=identity.kid,
+                new_key_id=kid,
+                identity_key=public,
+                proof=key.sign(rotation_proof(party, identity.kid, kid, public)),
+            )
+            statement = memory.state(
+                lambda number, previous: sign_statement(
+                    event, number=number, previous=previous, seed=identity.identity_seed
+                )
+            )
+        with open_line(home, party) as line:
+            send_statements(line, memory, before=statement)
+            reply = line.ask(line.partner.Rotate, partner_pb2.RotateRequest(statement=statement))
+        memory.reported_to(number_of(statement))
+    finally:
+        memory.close()
+    new = Identity.follow(home / KEYS, party, now.replace(microsecond=0) - setup.DRIFT)
+    card = new.card(name=settings.name, role=settings.role, region=settings.region)
+    setup.pin(home, [card])
+    setup.write_card(home, card)
+    return Rotated(new.kid, reply.index, reply.old_not_after)
+
+
+def send_statements(line: Line, memory: Memory, *, before: bytes | None = None, most: int = 100) -> int:
+    """Bring the statements that the log does not have yet; return how many.
+
+    Args:
+        before: stop before this one.
+
+    Raises:
+        NodeError: refused or unreachable; they are sent again next time. After STATEMENT_GAP everything is offered
+            from the number on that the log lacks.
+    """
+    waiting = memory.unreported()
+    if before is not None:
+        waiting = [raw for raw in waiting if number_of(raw) < number_of(before)]
+    sent = 0
+    while waiting:
+        batch, waiting = waiting[:most], waiting[most:]
+        line.ask(line.partner.State, partner_pb2.StateRequest(statements=batch))
+        memory.reported_to(number_of(batch[-1]))
+        sent += len(batch)
+    return sent
+
+
+def number_of(raw: bytes) -> int:
+    """Return a statement's number."""
+    return statement_from_json(parse_canonical(raw), raw).number
+
+
+def _stated(memory: Memory, kid: str) -> bytes | None:
+    """Return the statement of this rotation, if an earlier call made it."""
+    for raw in reversed(memory.statements()):
+        event = statement_from_json(parse_canonical(raw), raw).event
+        if isinstance(event, KeyRotated):
+            return raw if event.new_key_id == kid else None
+    return None

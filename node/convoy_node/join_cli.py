@@ -1,0 +1,133 @@
+"""The commands of joining, running and leaving: join, up, rotate, leave."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from convoy_node.errors import NodeError
+
+Home = Annotated[Path, typer.Option("--home", envvar="CONVOY_NODE_HOME", help="The node's folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+MAX_TICKET_BYTES = 20_000
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (join, up, rotate, leave):
+        app.command()(command)
+
+
+def join(
+    ticket: Annotated[str, typer.Argument(help="The ticket, a file that holds it, or - for standard input.")],
+    home: Home,
+    region: Annotated[str, typer.Option(help="Where the node runs, such as CN-SH.")] = "CN-SH",
+    data: Annotated[str, typer.Option(help="File with the rows, relative to the folder.")] = "data/data.parquet",
+    asset: Annotated[str, typer.Option(help="Uid of the asset that the rows are.")] = "",
+    cap: Annotated[float, typer.Option(help="Epsilon that one year may cost a person, over all contracts.")] = 6.0,
+    proxy: Annotated[str, typer.Option(help="HTTP proxy, http://host:port; HTTPS_PROXY counts if not given.")] = "",
+    recover: Annotated[bool, typer.Option("--recover", help="New keys in a folder whose keys were revoked.")] = False,
+    wait_s: Annotated[float, typer.Option("--wait", help="Seconds to wait for the approval.")] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Join with a ticket: make all keys here, show the fingerprint, send the request. Repeat as often as you like."""
+    from convoy_node import join as joining
+
+    wishes = joining.Wishes(region=region, data=data, asset=asset, cap_micro=round(cap * 1e6), proxy=proxy)
+    standing = joining.join(home, _ticket(ticket), wishes, recover=recover)
+    deadline = time.monotonic() + wait_s
+    while standing.state == "pending" and time.monotonic() < deadline:
+        time.sleep(0.5)
+        standing = joining.ask(home)
+    lines = [
+        f"Home         {home}",
+        f"Party        {standing.party}   {standing.role}",
+        f"Coordinator  {standing.coordinator}",
+        f"Fingerprint  {standing.fingerprint}",
+        "",
+        "Read the fingerprint to the coordinator's administrator by telephone; they approve what is the same."
+        if standing.state == "pending"
+        else "Enrolled: the certificate is here.",
+    ]
+    _show({**joining.as_json(standing), "home": str(home)}, as_json, lines, f"convoy-node up --home {home}")
+
+
+def up(home: Home, client_app: Annotated[str, typer.Option(hidden=True)] = "") -> None:
+    """Run the node until Ctrl-C: channel, witness, and Flower's SuperNode where the coordinator has one."""
+    from convoy_node.up import CLIENT_APP, Node
+
+    node = Node(home.resolve(), tell=_tell, client_app=client_app or CLIENT_APP)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: node.stop())
+    node.run()
+
+
+def rotate(home: Home, as_json: AsJson = False) -> None:
+    """Let a new identity key follow; old and new sign the change, and both count for a week."""
+    from convoy_node.channel_keys import rotate as rotate_key
+
+    done = rotate_key(home, datetime.now(UTC))
+    lines = [
+        f"New key      {done.kid}, in the log at {done.index}",
+        f"Old key      counts until {done.old_until}",
+        "",
+        "Send card.json to your partners; they pin the new key. Restart a running node at your leisure.",
+    ]
+    facts = {"kid": done.kid, "index": done.index, "oldUntil": done.old_until}
+    _show(facts, as_json, lines, f"convoy-node doctor --home {home}")
+
+
+def leave(
+    home: Home,
+    reason: Annotated[str, typer.Option(help="leaving, contract-ended or key-compromise.")] = "leaving",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Leave for good: budgets are frozen, a signed final statement goes into the log, certificates end."""
+    from convoy_node.leave import as_json as receipt_json
+    from convoy_node.leave import leave as end
+
+    if reason not in ("leaving", "contract-ended", "key-compromise"):
+        raise typer.BadParameter("leaving, contract-ended or key-compromise", param_hint="--reason")
+    if not yes:
+        typer.confirm("This node will answer nothing any more. Leave?", abort=True)
+    receipt = end(home, datetime.now(UTC), reason)  # type: ignore[arg-type]
+    lines = [
+        f"{receipt.party} has left; the final statement is entry {receipt.index} of the log.",
+        *(f"Paid by persons of {asset}: epsilon {micro / 1e6:.6f}" for asset, micro in receipt.total_micro.items()),
+        "Released models keep what they have learned. Keep this folder: it is your side of the record.",
+    ]
+    _show(receipt_json(receipt), as_json, lines, f"convoy-node ledger --events --home {home}")
+
+
+def _ticket(text: str) -> str:
+    if text == "-":
+        return sys.stdin.read(MAX_TICKET_BYTES)
+    if text.strip().startswith("ticket_"):
+        return text
+    try:
+        return Path(text).read_text(encoding="ascii")[:MAX_TICKET_BYTES]
+    except (OSError, UnicodeDecodeError):
+        raise NodeError(
+            "no ticket, and no file of one.", code="TICKET_MALFORMED", fix="Copy the whole ticket, or name its file."
+        ) from None
+
+
+def _tell(text: str) -> None:
+    print(f"{datetime.now(UTC):%H:%M:%S} {text}", flush=True)
+
+
+def _show(facts: dict[str, Any], as_json: bool, lines: list[str], following: str) -> None:
+    if as_json:
+        print(json.dumps(facts, ensure_ascii=False, indent=2))
+        return
+    for line in lines:
+        print(line)
+    print(f"\nNext: {following}")

@@ -1,0 +1,278 @@
+"""Run a node: the partner channel, the witness, and Flower's SuperNode where the coordinator has a SuperLink.
+
+    Node(home, ...).run()       until stopped, or until going on makes no sense (shut out, left, not the coordinator)
+
+One process, outwards only. The channel is a loop: connect, say hello, bring statements, follow the stream of events,
+cosign each new checkpoint that extends what this witness remembers. Whatever fails in between is tried again with
+growing pauses; nothing is lost, since statements, position and the witness's memory are on disk. The SuperNode is a
+child process that is started again when it ends, and stopped at once when this node is shut out.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+
+from convoy_audit.entry import parse_entry
+from convoy_audit.errors import AuditError, LogSignatureWrong, WitnessRefusal, WitnessStale
+from convoy_audit.note import Verifier
+from convoy_audit.witness import Witness
+from convoy_audit.witness_store import FileWitnessStore
+from convoy_contracts.wire import PROTOCOLS, partner_pb2
+from convoy_node import join
+from convoy_node.channel import ChannelRefused, ChannelUnreachable, CoordinatorUntrusted, Line, refusal
+from convoy_node.channel_home import LEFT, LINK_CA, POSITION, Connection, Credentials, write
+from convoy_node.channel_keys import KEYS, MEMORY, open_line, renew, send_statements
+from convoy_node.errors import HomeRefused, NodeError
+from convoy_node.identity import SUPERNODE, Identity
+from convoy_node.journal import Journal
+from convoy_node.memory import Memory
+from convoy_node.settings import Settings
+
+ENDS: Final = frozenset(
+    {
+        *("PARTY_REVOKED", "CERTIFICATE_REVOKED", "CERTIFICATE_EXPIRED", "CERTIFICATE_UNKNOWN", "ROLE_NOT_ENROLLED"),
+        *("PROTOCOL_UNSUPPORTED", "REQUEST_DENIED", "TICKET_UNKNOWN", "TICKET_EXPIRED", "TICKET_USED"),
+        *("COORDINATOR_UNTRUSTED", "STATEMENT_FORKED", "LOG_CONVICTED"),
+    }
+)
+"""The refusals after which trying again makes no sense; a human has to act."""
+FIRST_PAUSE_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 30.0
+ASK_S: Final = 1.0
+CLIENT_APP: Final = "convoy_node.client_app:create"
+_log = logging.getLogger(__name__)
+
+
+def utc_now() -> datetime:
+    """Return the present instant."""
+    return datetime.now(UTC)
+
+
+class Node:
+    """One running node.
+
+    Args:
+        home: the node's folder.
+        tell: hears what people want to know.
+        clock: the present instant.
+        client_app: what the SuperNode's worker runs, ``module:factory``.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        tell: Callable[[str], None] = _log.info,
+        clock: Callable[[], datetime] = utc_now,
+        client_app: str = CLIENT_APP,
+    ) -> None:
+        self._home = home
+        self._tell = tell
+        self._clock = clock
+        self._client_app = client_app
+        self._stopped = threading.Event()
+        self._stream: Any = None
+        self._child: subprocess.Popen[bytes] | None = None
+        self._child_started = 0.0
+
+    def stop(self) -> None:
+        """End; from any thread or a signal handler."""
+        self._stopped.set()
+        stream = self._stream
+        if stream is not None:
+            stream.cancel()
+
+    def run(self) -> None:
+        """Run until stopped.
+
+        Raises:
+            NodeError: going on makes no sense; the fix says who has to act.
+        """
+        if (self._home / LEFT).exists():
+            raise HomeRefused(
+                "this node has left.", code="NODE_LEFT", fix="Join again with a new ticket and --recover."
+            )
+        self._wait_enrolled()
+        if self._stopped.is_set():
+            return
+        settings = Settings.load(self._home)
+        journal = Journal(self._home / "log", self._clock)
+        memory = Memory(self._home / MEMORY)
+        try:
+            self._loop(settings, journal, memory)
+        except NodeError as error:
+            journal.note("channel ended", code=error.code)
+            raise
+        finally:
+            memory.close()
+            self._stop_child()
+
+    def _wait_enrolled(self) -> None:
+        pause, told = ASK_S, False
+        while not self._stopped.is_set():
+            try:
+                standing = join.ask(self._home)
+            except ChannelUnreachable as error:
+                self._tell(f"{error.code}: {error.cause} Trying again.")
+            except ChannelRefused as error:
+                if error.code in ENDS:
+                    raise
+                self._tell(f"{error.code}: {error.cause} Trying again.")
+            else:
+                if standing.state == "enrolled":
+                    return
+                if not told:
+                    self._tell(f"Waiting for the approval of {standing.fingerprint}")
+                    told = True
+            self._stopped.wait(pause)
+
+    def _loop(self, settings: Settings, journal: Journal, memory: Memory) -> None:
+        pause = FIRST_PAUSE_S
+        while not self._stopped.is_set():
+            try:
+                with open_line(self._home, settings.party) as line:
+                    for _ in self._talk(line, settings, journal, memory):
+                        pause = FIRST_PAUSE_S
+            except NodeError as error:
+                if error.code in ENDS:
+                    raise
+                journal.note("channel lost", code=error.code)
+                self._tell(f"{error.code}: {error.cause} Trying again in {pause:.0f} s.")
+            self._keep_child(settings)
+            self._stopped.wait(pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads reconnections
+            pause = min(pause * 2, LONGEST_PAUSE_S)
+
+    def _talk(self, line: Line, settings: Settings, journal: Journal, memory: Memory) -> Any:
+        """Speak with the coordinator until the stream ends; yields at every event."""
+        identity = Identity.load(self._home / KEYS, settings.party)
+        logs = [Verifier.parse(key) for key in settings.log_keys]
+        witness = Witness(identity.witness, logs, FileWitnessStore.open(self._home / "witness"))
+        hello = line.ask(
+            line.partner.Hello,
+            partner_pb2.HelloRequest(
+                protocols=PROTOCOLS, role=settings.role, software=f"convoy-node {version('convoy-node')}"
+            ),
+        )
+        join.told(self._home, Connection.load(self._home), hello.endpoints)
+        journal.note("connected", protocol=hello.protocol, coordinator=hello.software)
+        self._tell(f"Connected as {hello.party} ({hello.role}); certificate until {hello.certificate_not_after}")
+        self._renew_if_old(line, settings.party, journal)
+        self._keep_child(settings)
+        stream = line.partner.Events(partner_pb2.EventsRequest(after=self._position()))
+        self._stream = stream
+        try:
+            for event in stream:
+                if self._stopped.is_set():
+                    return
+                if event.kind == partner_pb2.PartnerEvent.LOG_ENTRY:
+                    self._heard(event, journal)
+                elif event.kind == partner_pb2.PartnerEvent.CHECKPOINT:
+                    self._cosign(line, witness, settings, journal)
+                    write(self._home / POSITION, str(event.size).encode())
+                send_statements(line, memory)
+                self._keep_child(settings)
+                yield event
+        except grpc.RpcError as error:
+            if self._stopped.is_set():
+                return
+            raise refusal(error, settings.party) from None
+        finally:
+            self._stream = None
+            stream.cancel()
+
+    def _heard(self, event: Any, journal: Journal) -> None:
+        try:
+            content = parse_entry(event.entry)
+        except AuditError:
+            journal.note("event unreadable", index=int(event.index))
+            return
+        kind = getattr(content, "TYPE", "statement")
+        journal.note("heard", index=int(event.index), type=kind, party=str(getattr(content, "party", "") or ""))
+
+    def _cosign(self, line: Line, witness: Witness, settings: Settings, journal: Journal) -> None:
+        origin = settings.log_origin
+        reply = line.ask(line.partner.Checkpoint, partner_pb2.CheckpointRequest(known_size=witness.size(origin)))
+        try:
+            done = witness.add_checkpoint(
+                reply.note.encode(), int(reply.old_size), list(reply.proof), int(self._clock().timestamp())
+            )
+        except WitnessStale:
+            return  # the SuperNode's worker was faster; the next checkpoint comes
+        except LogSignatureWrong as error:
+            journal.note("alarm", code="LOG_KEY_UNKNOWN")
+            raise CoordinatorUntrusted("the log's checkpoint is not signed by its pinned keys.") from error
+        except WitnessRefusal as error:
+            journal.note("alarm", code=error.code)
+            raise NodeError(
+                f"the log was caught: {error.cause}",
+                party=settings.party,
+                code="LOG_CONVICTED",
+                fix="Keep the folder witness/alarms, stop, and call the auditor.",
+            ) from error
+        note = reply.note if reply.note.endswith("\n") else reply.note + "\n"
+        text = note.split("\n\n")[0] + "\n\n"
+        signed = "".join(f"{row}\n" for row in note[len(text) :].splitlines() if row)
+        line.ask(line.partner.Cosign, partner_pb2.CosignRequest(note=text + signed + done.lines))
+
+    def _renew_if_old(self, line: Line, party: str, journal: Journal) -> None:
+        if Credentials.load(self._home, party).is_old(self._clock()):
+            fresh = renew(self._home, line, party)
+            journal.note("certificate renewed", until=fresh.x509.not_valid_after_utc.isoformat())
+
+    def _position(self) -> int:
+        try:
+            return int((self._home / POSITION).read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return 0
+
+    # Flower ------------------------------------------------------------------------------------------------------------------
+
+    def _keep_child(self, settings: Settings) -> None:
+        """Start the SuperNode, or start it again once it has ended."""
+        connection = Connection.load(self._home)
+        if not connection.link or not connection.app_hashes or self._stopped.is_set():
+            return
+        if self._child is not None and self._child.poll() is None:
+            return
+        if time.monotonic() - self._child_started < FIRST_PAUSE_S * 4:
+            return
+        self._child_started = time.monotonic()
+        arguments = [
+            *("--home", str(self._home), "--link", connection.link, "--ca", str(self._home / LINK_CA)),
+            *("--key", str(self._home / KEYS / SUPERNODE), "--client-app", self._client_app),
+            *(part for app_hash in connection.app_hashes for part in ("--app-hash", app_hash)),
+            "--stop-with-stdin",
+        ]
+        with (self._home / "log" / "supernode.log").open("ab") as log:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "convoy_node.flower.supernode", *arguments],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+            )
+        self._tell(f"SuperNode of {settings.party} started for {connection.link}")
+
+    def _stop_child(self) -> None:
+        child, self._child = self._child, None
+        if child is None:
+            return
+        if child.stdin is not None:
+            child.stdin.close()
+        child.terminate()
+        try:
+            child.wait(10)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
