@@ -40,7 +40,7 @@ from convoy_audit.policy import Policy, Verified, check_log_signed, quorum_of
 from convoy_audit.proof import TlogProof
 from convoy_audit.report import render
 from convoy_audit.shapes import INSTANT
-from convoy_audit.summary import Summary
+from convoy_audit.summary import MAX_PROOFS, Summary
 from convoy_audit.tiles import decode_bundle, encode_bundle, entries_path, entries_spans
 from convoy_audit.trail import Fault, Trail
 from convoy_audit.witness import Alarm
@@ -183,7 +183,7 @@ def _derived(parts: Parts, policy: Policy, earlier: Sequence[int]) -> dict[str, 
         f"proofs/{index}.tlog-proof": TlogProof(index, tuple(tree.inclusion_proof(index)), parts.checkpoint).text
         for index in summary.proof_indices()
     }
-    for size in earlier:
+    for size in sorted(earlier)[-MAX_PROOFS:]:
         if 0 < size < checkpoint.size:
             proof = [b64(node) for node in tree.consistency_proof(size)]
             files[f"consistency/{size}.json"] = canonical_bytes({"from": size, "to": checkpoint.size, "proof": proof})

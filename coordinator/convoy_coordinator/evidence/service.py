@@ -3,7 +3,7 @@ it.
 
 The pack covers exactly the entries under the last checkpoint that has the quorum, with every cosignature that was
 kept. What is not in the log is not in the pack, but for the documents whose digests the log
-names: contracts and manifests.
+names: contracts, manifests and model cards.
 """
 
 from __future__ import annotations
@@ -69,6 +69,15 @@ class EvidenceService:
             ],
             manifests={
                 release.run: self._releases.file(release.run, MANIFEST).read_bytes()
+                for release in self._releases.all()
+                if release.log_index < size
+            },
+            release_files={
+                release.run: {
+                    name: self._releases.file(release.run, name).read_bytes()
+                    for name in release.files
+                    if name.startswith("card.")
+                }
                 for release in self._releases.all()
                 if release.log_index < size
             },
