@@ -100,6 +100,20 @@ class Tower(Closed):
         return self
 
 
+class Evaluation(Closed):
+    """Hold-out of a joint run and the gate before its release (``convoy_models.holdout``, ``gates``).
+
+    ``holdoutMilli``: share of the joint cohort that is never trained on. ``shareMilli``: share of the run's mu^2 that its
+    evaluation costs. ``confidenceMilli``: how sure "better than alone" must be. ``audit``: insurer feature whose levels are
+    reported as observed / expected.
+    """
+
+    holdoutMilli: int = Field(ge=20, le=500)
+    shareMilli: int = Field(ge=10, le=500)
+    confidenceMilli: int = Field(default=800, ge=500, le=999)
+    audit: Name
+
+
 class RiskSpecification(Closed):
     """Poisson frequency with log link and one additive tower per party kind (DESIGN §3)."""
 
@@ -119,6 +133,16 @@ class RiskSpecification(Closed):
     deltaNano: int = Field(ge=1)
     noiseRule: Literal["honest-one/1"] = NOISE_RULE
     cohortFloor: int = Field(default=30_000, ge=1)
+    evaluation: Evaluation | None = None
+
+    @model_validator(mode="after")
+    def _audited_feature_exists(self) -> RiskSpecification:
+        if self.evaluation is not None:
+            towers = {tower.role: tower for tower in self.towers}
+            names = [feature.name for feature in towers["insurer"].features] if "insurer" in towers else []
+            if "oem" not in towers or self.evaluation.audit not in names:
+                raise ValueError("an evaluation needs an OEM tower, and 'audit' must be a feature of the insurer tower")
+        return self
 
 
 class RecommendSpecification(Closed):
@@ -204,8 +228,8 @@ class PairsSpecification(Closed):
         names = [feature.name for feature in self.features]
         if len(set(names)) != len(names):
             raise ValueError("feature names repeat")
-        if any("*" in name or "/" in name for name in names):
-            raise ValueError("feature names of risk-pairs/1 must not hold '*' or '/'")
+        if any("*" in name for name in names):
+            raise ValueError("feature names of risk-pairs/1 must not hold '*'")
         if {self.claims, self.exposure} & set(names):
             raise ValueError("claims and exposure cannot be features")
         if any(a == b or a not in names or b not in names for a, b in self.pairs):

@@ -24,6 +24,8 @@ Derivation of ``clip`` (exact upper bounds, fixed-point rounding included):
 4. LOCAL sums are rounded to the 2^-20 grid once after summing. A rounded sum moves by at most
    ``clip`` plus one grid step per coordinate: ``+ sqrt(size) 2^-20``. DOT and WEIGHTED sums are
    exact in the ring.
+   Tables (``risk-pairs/1``): a person is in one cell of each of ``m`` tables, so label sums have ``clip = sqrt(m)
+   claimCap`` and model sums ``clip = sqrt(m) modelCap``, plus the same rounding term.
 5. Gram ``x x'`` with ``||x|| <= C``: Frobenius norm <= C^2; profile ``z z'`` with ``||z|| <= 1``:
    <= 1; cross ``z x'``: <= C. Rows are rounded towards zero, which cannot lengthen them. All
    entries are opened, symmetric ones twice, and the norm counts both.
@@ -49,8 +51,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from convoy_contracts.specification import (
+    Cuts,
     Knots,
     Levels,
+    PairsSpecification,
     RecommendSpecification,
     RiskSpecification,
     Tower,
@@ -61,8 +65,16 @@ from convoy_models.fixedpoint import FACTOR_BITS, LOCAL_BITS
 
 Kind = Literal["LOCAL", "DOT", "WEIGHTED", "TRILINEAR"]
 Cohort = Literal["joint", "solo", "all"]
-Purpose = Literal["labels", "model", "gram", "cross", "profile"]
+Purpose = Literal[
+    "labels", "model", "gram", "cross", "profile",
+    "holdout-observed", "holdout-expected", "holdout-logs", "holdout-alone", "holdout-squares",
+    "holdout-levels",
+]  # fmt: skip
 
+EVALUATION_LOG_BOUND = 0.5
+"""Bound on |log of the OEM factor| in the evaluation (``holdout``)."""
+EVALUATION_RATIO_BOUND = 0.5
+"""Bound on |log of joint insurer factor over own expectation| in the evaluation."""
 SIGMA_STEP = 2.0**-20
 MU2_STEP = 1e-12
 
@@ -162,6 +174,16 @@ class Plan:
                 return planned
         raise PlanRefused(f"query {query!r} is not in the plan of this run")
 
+    @property
+    def training(self) -> Plan:
+        """The queries that the optimiser asks: all but those about the hold-out."""
+        return Plan(self.kind, tuple(q for q in self.queries if not q.purpose.startswith("holdout")), self.mu2_limit)
+
+    @property
+    def evaluation(self) -> Plan:
+        """The queries about the hold-out, asked after the model is fitted; none where nothing is held out."""
+        return Plan(self.kind, tuple(q for q in self.queries if q.purpose.startswith("holdout")), self.mu2_limit)
+
     def mu2(self, cohort: Cohort) -> float:
         """Sum of mu^2 over the queries that touch a cohort ('all' queries touch every cohort)."""
         return math.fsum(q.mu2 for q in self.queries if q.cohort in (cohort, "all"))
@@ -185,7 +207,9 @@ def floor_cap(tower: Tower) -> float:
     return math.floor(float(tower.cap) * (1 << FACTOR_BITS)) / (1 << FACTOR_BITS)
 
 
-def plan(specification: RiskSpecification | RecommendSpecification, roles: Mapping[str, Sequence[str]]) -> Plan:
+def plan(
+    specification: RiskSpecification | PairsSpecification | RecommendSpecification, roles: Mapping[str, Sequence[str]]
+) -> Plan:
     """Return the plan of a run.
 
     Args:
@@ -199,6 +223,8 @@ def plan(specification: RiskSpecification | RecommendSpecification, roles: Mappi
     limit = mu_of(specification.epsilonMicro / 1e6, specification.deltaNano / 1e9) ** 2
     if isinstance(specification, RiskSpecification):
         queries = _risk(specification, sides, limit)
+    elif isinstance(specification, PairsSpecification):
+        queries = _pairs(specification, _side(sides, "insurer"), limit)
     else:
         queries = _recommend(specification, sides, limit)
     made = Plan(specification.kind, tuple(queries), limit)
@@ -230,9 +256,62 @@ def _risk(spec: RiskSpecification, sides: Mapping[str, Side], limit: float) -> l
     if "oem" not in towers:
         return _risk_cohort(spec, "all", own, spec.sweeps, {"insurer": insurer}, limit)
     both = {"insurer": insurer, "oem": _side(sides, "oem", single=True)}
-    queries = _risk_cohort(spec, "joint", (towers["insurer"], towers["oem"]), spec.sweeps, both, limit)
+    kept = limit if spec.evaluation is None else limit * (1 - spec.evaluation.shareMilli / 1000)
+    queries = _risk_cohort(spec, "joint", (towers["insurer"], towers["oem"]), spec.sweeps, both, kept)
     if spec.patterns == "own":
         queries += _risk_cohort(spec, "solo", own, spec.soloSweeps, {"insurer": insurer}, limit)
+    return queries + (_evaluation(spec, both, limit - kept) if spec.evaluation is not None else [])
+
+
+def _evaluation(spec: RiskSpecification, sides: Mapping[str, Side], limit: float) -> list[PlannedQuery]:
+    """Six sums about the hold-out (``holdout``): levels of the audited feature, the rest over the narrowest feature.
+
+    A block has norm <= 1 and sums to 1, so a sum over its columns is the sum over persons, and ``clip`` is the bound of a
+    person's number.
+    """
+    towers = {tower.role: tower for tower in spec.towers}
+    places, start = {}, 0
+    for group in layout(towers["insurer"]):
+        for feature in group:
+            places[feature.name] = (start, start + feature.width)
+            start += feature.width
+    audited = places[spec.evaluation.audit] if spec.evaluation is not None else (0, 1)
+    narrow = min(places.values(), key=lambda place: place[1] - place[0])
+    cap = math.prod(floor_cap(tower) for tower in spec.towers)
+    claims = float(spec.claimCap)
+    wanted: tuple[tuple[Purpose, Kind, tuple[int, int], float, float], ...] = (
+        ("holdout-alone", "LOCAL", narrow, cap + claims * EVALUATION_RATIO_BOUND, 0.3),
+        ("holdout-expected", "WEIGHTED", narrow, cap, 0.15),
+        ("holdout-logs", "WEIGHTED", narrow, claims * EVALUATION_LOG_BOUND, 0.35),
+        ("holdout-squares", "LOCAL", narrow, claims * EVALUATION_RATIO_BOUND**2, 0.02),
+        ("holdout-observed", "LOCAL", audited, claims, 0.12),
+        ("holdout-levels", "WEIGHTED", audited, cap, 0.06),
+    )
+    queries = []
+    for purpose, kind, columns, clip, share in wanted:
+        width = columns[1] - columns[0]
+        if kind == "LOCAL":
+            clip += math.sqrt(width) * 2.0**-LOCAL_BITS
+        clip *= 1 + 2.0**-40
+        sigma, mu2 = _noise(clip, limit * share * (1 - 1e-6))
+        queries.append(
+            PlannedQuery(
+                id=f"joint/{purpose}",
+                kind=kind,
+                cohort="joint",
+                module="insurer",
+                purpose=purpose,
+                sweep=spec.sweeps + 1,
+                group=0,
+                columns=columns,
+                shape=(width, 1),
+                clip=clip,
+                sigma=sigma,
+                mu2=mu2,
+                matrix=sides["insurer"],
+                vectors=() if kind == "LOCAL" else (sides["insurer"], sides["oem"]),
+            )
+        )
     return queries
 
 
@@ -301,6 +380,96 @@ def _risk_cohort(
                         peak=factor,
                     )
                 )
+    return queries
+
+
+Table = tuple[str, ...]
+"""A table of ``risk-pairs/1`` by the features that span it: one name or two."""
+
+
+def table_rounds(spec: PairsSpecification) -> tuple[tuple[Table, ...], ...]:
+    """Return the tables by exchange: each feature alone, then pairs in rounds that use a feature once.
+
+    Pairs of one round share no feature, so their updates hardly disturb each other (round-robin, circle method).
+    """
+    wanted = {frozenset(pair): pair for pair in spec.pairs}
+    names: list[str | None] = [feature.name for feature in spec.features]
+    rounds: list[tuple[Table, ...]] = [((name,),) for name in names if name is not None]
+    if len(names) % 2:
+        names.append(None)
+    for _ in range(len(names) - 1):
+        met = [frozenset((names[i], names[-1 - i])) for i in range(len(names) // 2)]
+        turn = tuple(wanted[pair] for pair in met if pair in wanted)  # type: ignore[index]
+        if turn:
+            rounds.append(turn)
+        names = [names[0], names[-1], *names[1:-1]]
+    return tuple(rounds)
+
+
+def table_cells(spec: PairsSpecification, table: Table) -> int:
+    """Return how many cells a table has."""
+    features = {feature.name: feature for feature in spec.features}
+    if len(table) == 1:
+        return features[table[0]].width
+    return math.prod(pair_width(features[name]) for name in table)
+
+
+def pair_width(feature: Cuts | Levels) -> int:
+    """Return how many cells a feature has in tables of two."""
+    if isinstance(feature, Levels) or feature.coarse is None:
+        return feature.width
+    return len(feature.coarse) + 1
+
+
+def _pairs(spec: PairsSpecification, side: Side, limit: float) -> list[PlannedQuery]:
+    """Label sums of all tables once, then model sums round by round in every pass; mu^2 in proportion to the squared
+    weight of the tables asked."""
+    usable = limit * (1 - 1e-6)
+    rounds = table_rounds(spec)
+    weight = {1: (spec.mainWeightMilli / 1000) ** 2, 2: 1.0}
+    parts = sum(weight[len(table)] for turn in rounds for table in turn)
+    share = spec.labelShareMilli / 1000
+    alone = tuple(table for turn in rounds for table in turn if len(table) == 1)
+    paired = tuple(table for turn in rounds for table in turn if len(table) == 2)
+    asked: list[tuple[str, Purpose, int, int, tuple[Table, ...], float, float]] = [
+        (f"all/labels/{name}", "labels", 0, group, tables, float(spec.claimCap), usable * share / parts)
+        for group, (name, tables) in enumerate((("mains", alone), ("pairs", paired)))
+        if tables
+    ]
+    cap, each = float(spec.modelCap), usable * (1 - share) / parts / spec.passes
+    for turn in range(1, spec.passes + 1):
+        asked += [
+            (f"all/model-{turn:02d}/{group:02d}", "model", turn, group, tables, cap, each)
+            for group, tables in enumerate(rounds)
+        ]
+    start = dict.fromkeys(alone + paired, 0)
+    place = 0
+    for table in start:
+        start[table], place = place, place + table_cells(spec, table)
+    queries = []
+    for name, purpose, sweep, group, tables, factor, mu2 in asked:
+        first = start[tables[0]]
+        size = sum(table_cells(spec, table) for table in tables)
+        clip = (math.sqrt(len(tables)) * factor + math.sqrt(size) * 2.0**-LOCAL_BITS) * (1 + 2.0**-40)
+        sigma, cost = _noise(clip, mu2 * sum(weight[len(table)] for table in tables))
+        queries.append(
+            PlannedQuery(
+                id=name,
+                kind="LOCAL",
+                cohort="all",
+                module="insurer",
+                purpose=purpose,
+                sweep=sweep,
+                group=group,
+                columns=(first, first + size),
+                shape=(size, 1),
+                clip=clip,
+                sigma=sigma,
+                mu2=cost,
+                matrix=side,
+                vectors=(),
+            )
+        )
     return queries
 
 

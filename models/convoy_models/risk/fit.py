@@ -70,9 +70,9 @@ class RiskFit:
 
     def __init__(self, specification: RiskSpecification, plan: Plan, noise: Noise = "planned") -> None:
         self._spec = specification
-        self._plan = plan
+        self._plan = plan.training
         self._cohorts: dict[Cohort, _Cohort] = {}
-        for query in plan.queries:
+        for query in self._plan.queries:
             if query.cohort not in self._cohorts:
                 towers = [t for t in specification.towers if query.cohort != "solo" or t.role == "insurer"]
                 towers.sort(key=lambda tower: tower.role != "insurer")
@@ -100,7 +100,7 @@ class RiskFit:
             weights = {query.cohort: self._cohorts[query.cohort].weights() for query in batch}
             sums = yield [Ask(q.id, {} if q.purpose == "labels" else weights[q.cohort]) for q in batch]
             for query in batch:
-                self._cohorts[query.cohort].take(query, _checked(query, sums))
+                self._cohorts[query.cohort].take(query, checked_sum(query, sums))
             # The solo cohort goes first: what it learned is the prior of the joint cohort.
             for cohort in sorted({query.cohort for query in batch}, reverse=True):
                 self._borrow(cohort)
@@ -125,7 +125,12 @@ def _turn(query: PlannedQuery) -> tuple[int, int]:
     return (query.sweep, query.group) if query.purpose == "model" else (1, 0)
 
 
-def _checked(query: PlannedQuery, sums: Sums) -> Floats:
+def checked_sum(query: PlannedQuery, sums: Sums) -> Floats:
+    """Return the opened sum of a query.
+
+    Raises:
+        FitRefused: missing, of wrong size, or not finite.
+    """
     if query.id not in sums:
         raise FitRefused(f"no sum for query {query.id!r}")
     value = np.asarray(sums[query.id], dtype=np.float64).reshape(-1)
