@@ -31,6 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     decide.add_argument("--explain", choices=("zh", "en"), help="print each gate with the clause it rests on instead")
     decide.set_defaults(run=_decide)
 
+    reasons = commands.add_parser("reasons", help="print every clause, gate and reason code as a Markdown table")
+    reasons.add_argument("--lang", choices=("zh", "en"), default="en")
+    reasons.set_defaults(run=_reasons)
+
     digest = commands.add_parser("digest", help="print the digest of a contract")
     digest.add_argument("contract", type=Path)
     digest.set_defaults(run=_digest)
@@ -93,6 +97,13 @@ def _decide(given: argparse.Namespace) -> int:
         print(json.dumps(values if given.batch else values[0]))
     refused = any(not decision.allow for decision in decisions)
     return EXIT_REFUSED if given.exit_code and refused else EXIT_OK
+
+
+def _reasons(given: argparse.Namespace) -> int:
+    from convoy_contracts.decide.clauses import table
+
+    print(table(given.lang), end="")
+    return EXIT_OK
 
 
 def _digest(given: argparse.Namespace) -> int:

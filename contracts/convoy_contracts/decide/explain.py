@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from convoy_contracts.decide.clauses import CLAUSES, NONE
 from convoy_contracts.decide.decision import Decision
 from convoy_contracts.decide.reasons import REASONS, Reason
 
@@ -25,7 +26,7 @@ def explain(decision: Decision, language: Language) -> str:
     for code, reason in REASONS.items():
         is_hit = code in decision.reasons
         mark = refused if is_hit else unreached if stop is not None and reason.number > stop else passed
-        lines.append(f"{reason.number:3}  {mark:<11}  {code}: {_title(reason, zh)}  [{_clause(reason)}]")
+        lines.append(f"{reason.number:3}  {mark:<11}  {code}: {_title(reason, zh)}  [{_clause(reason, zh)}]")
         if is_hit:
             lines.append(f"     {'处理' if zh else 'fix'}: {reason.fix_zh if zh else reason.fix_en}")
     lines += [f"{'义务' if zh else 'obligation'}: {item}" for item in decision.obligations]
@@ -46,6 +47,8 @@ def _title(reason: Reason, zh: bool) -> str:
     return reason.title_zh if zh else reason.title_en
 
 
-def _clause(reason: Reason) -> str:
-    base = f"FORMAT.md §6 no. {reason.number}"
-    return base if reason.section == "6" else f"FORMAT.md §{reason.section}, §6 no. {reason.number}"
+def _clause(reason: Reason, zh: bool) -> str:
+    section = "" if reason.section == "6" else f"§{reason.section}, "
+    clause, member = CLAUSES[reason.code]
+    named = "" if clause == NONE else f"; {'条款' if zh else 'clause'} {clause}: {member}"
+    return f"FORMAT.md {section}§6 no. {reason.number}{named}"
