@@ -24,12 +24,14 @@ are taken. A checkpoint is stored before it is returned, and it is compared with
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import insert
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from convoy_audit.checkpoint import Checkpoint, open_checkpoint, peek
@@ -276,7 +278,7 @@ class LogService:
             Problem: LOG_BEHIND_WITNESS, a witness has shown more than there is.
         """
         self._check_running()
-        with self._signing:
+        with self._signing, _kept():
             size = self.size()
             with self._sessions() as session:
                 last = store.latest_checkpoint(session)
@@ -330,7 +332,7 @@ class LogService:
         raw = note.encode()
         text, _ = split_note(raw)
         size = Checkpoint.parse(text).size
-        with self._sessions() as session:
+        with _kept(), self._sessions() as session:
             row = store.checkpoint_of(session, size)
         if row is None or split_note(row.note.encode())[0] != text:
             self.stop_if_behind(raw, None)
@@ -342,7 +344,7 @@ class LogService:
                 code="SIGNATURE_MISSING",
             )
         opened = open_note(raw, owners)
-        with writing(self._sessions) as session:
+        with _kept(), writing(self._sessions) as session:
             have = {(c.name, c.key_id) for c in store.cosignatures(session, size)}
             fresh = [
                 _cosignature_row(size, owners[s.verifier], s)
@@ -478,6 +480,15 @@ class LogService:
                 except AuditError:
                     continue  # enrolment refuses such keys; an old row must not stop the others
         return owners
+
+
+@contextmanager
+def _kept() -> Iterator[None]:
+    """Turn a database that fails into a refusal; nobody was told of what it may have kept all the same."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise Problem("LOG_UNAVAILABLE", f"the log could not be read or written ({type(error).__name__})") from None
 
 
 def _with_cosignatures(session: Session, row: LogCheckpoint) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -137,21 +136,18 @@ def test_a_database_that_hangs_runs_into_the_deadline(
     engine: Engine, tmp_path: Path, start: Start, entry: Entry
 ) -> None:
     """Somebody holds the write lock; the caller is refused in time and what waited is withdrawn."""
+    start().append(entry(0))
     log = start(deadline_s=0.2)
-    log.append(entry(0))
     with closing(sqlite3.connect(tmp_path / "log.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        began = time.monotonic()
         with ThreadPoolExecutor(3) as pool:
             answers = [pool.submit(log.append, entry(number)) for number in (1, 2, 3)]
             for answer in answers:
                 with pytest.raises(Problem):
-                    answer.result()
-        assert time.monotonic() - began < 2
+                    answer.result()  # while the lock is still held
         other.execute("ROLLBACK")
-    deadline = time.monotonic() + 12
-    while log.size() < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    log.close()  # waits for the writer
+    log = start()
     # What was being written may have become durable, what still waited was withdrawn: each at most once.
     assert log.append(entry(4)) == log.size() - 1
     late = log.entries(1, log.size() - 1)

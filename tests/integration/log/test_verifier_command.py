@@ -6,12 +6,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from convoy_audit.archive import write_pack
+from convoy_audit.note import split_note
 from convoy_audit.rehearsal import Rehearsal
 
 REHEARSAL = Rehearsal()
@@ -86,9 +86,13 @@ def test_one_entry_is_shown_with_its_proof(pack: Path) -> None:
 
 
 def test_fsck_verifies_signatures_with_the_policy(pack: Path, tmp_path: Path) -> None:
-    """Two of the log and two of each witness."""
+    """Every line on every checkpoint is of a key of the policy, so every one is verified; without it, none."""
+    notes = [pack / "checkpoint", *sorted((pack / "checkpoints").iterdir())]
+    lines = sum(len(split_note(note.read_bytes())[1]) for note in notes)
     found = json.loads(run("fsck", pack, "--policy", tmp_path / "policy", "--json").stdout)
-    assert (found["verified"], found["entries"], found["signaturesVerified"]) == (True, 21, 10)
+    assert (found["verified"], found["entries"]) == (True, len(REHEARSAL.log.entries))
+    assert (found["checkpoints"], found["signaturesVerified"]) == (len(notes), lines)
+    assert json.loads(run("fsck", pack, "--json").stdout)["signaturesVerified"] == 0
 
 
 def test_hostile_archives_are_refused(pack: Path, tmp_path: Path) -> None:
@@ -110,16 +114,16 @@ def test_hostile_archives_are_refused(pack: Path, tmp_path: Path) -> None:
     assert run("verify", twice).returncode == 2
 
 
-def test_help_answers_in_half_a_second_and_loads_no_cryptography() -> None:
-    """The best of three, because the machine is shared."""
-    seconds = []
-    for _ in range(3):
-        began = time.monotonic()
-        done = run("--help")
-        seconds.append(time.monotonic() - began)
-        assert done.returncode == 0
-        assert "Exit codes" in done.stdout
-    assert min(seconds) < 0.5
+def test_help_loads_nothing_that_is_slow() -> None:
+    """So it answers in well under half a second; ``bench/audit.py`` takes the time, a test must not."""
+    script = (
+        "import sys\nfrom convoy_audit.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    print(end.code)\n"
+        "print(sorted({'cryptography', 'rfc8785', 'asyncio', 'http.client', 'zipfile'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert "Exit codes" in done.stdout
+    assert done.stdout.splitlines()[-2:] == ["0", "[]"]
 
 
 def test_the_verifier_imports_nothing_of_the_other_packages() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 
 import pytest
 
@@ -13,7 +12,7 @@ from convoy_audit.entry import parse_entry
 from convoy_audit.errors import AuditError, FormatError, PolicyError, ProofError, SignatureError
 from convoy_audit.keys import SignatureType
 from convoy_audit.merkle import leaf_hash
-from convoy_audit.note import Signer, open_note, parse_vkey, sign_note, split_note
+from convoy_audit.note import Signer, Verifier, open_note, parse_vkey, sign_note, split_note
 from convoy_audit.policy import make_policy, parse_policy
 from convoy_audit.proof import TlogProof, parse_proof, verify_proof
 from convoy_audit.testing import HYBRID_LOG, HYBRID_WITNESS, MemoryLog, MemoryWitnessStore, make_witness
@@ -138,15 +137,16 @@ def test_thirty_two_hybrid_witnesses_fit_into_one_checkpoint() -> None:
     assert len(policy.verify(note + lines.encode()).standing.cosigned) == 32
 
 
-def test_ten_thousand_signature_lines_are_refused_at_once() -> None:
+def test_ten_thousand_signature_lines_are_refused_before_any_is_verified(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the keys are known or not, and whether as note, witness request or proof."""
+    verified: list[bytes] = []
+    monkeypatch.setattr(Verifier, "verify", lambda _self, _text, signature: verified.append(signature))
     log = MemoryLog("example.com/log")
     log.append(b"entry")
     note = log.checkpoint() + b"".join(
         f"— w{i}.example {b64(i.to_bytes(4, 'big') + bytes(72))}\n".encode() for i in range(10_000)
     )
     witness = Witness([Signer.generate("w.example", CO)], [s.verifier for s in log.signers], MemoryWitnessStore())
-    started = time.perf_counter()
     for act in (
         lambda: open_note(note, [s.verifier for s in log.signers]),
         lambda: witness.answer(make_request(0, [], note), 1),
@@ -155,7 +155,7 @@ def test_ten_thousand_signature_lines_are_refused_at_once() -> None:
     ):
         with pytest.raises(FormatError, match=r"more than|signatures"):
             act()
-    assert time.perf_counter() - started < 1.0
+    assert verified == []
 
 
 @pytest.mark.parametrize("size", [0, 65_536, 1_000_000])
