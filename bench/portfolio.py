@@ -1,64 +1,83 @@
 """A portfolio described by a YAML file, split into the frames that its parties would hold.
 
-The description names a Parquet or CSV file, the columns of each kind of party with public knots or
-levels, claim count, exposure, the split and how rows belong to insurers; see ``bench/data/*.yaml``.
-Every customer of an insurer is also known to the OEM here (joint cohort only).
+The description names a Parquet or CSV file, the columns with public knots, cuts or levels, claim
+count, exposure, the split and how rows belong to insurers; ``bench/data/README.md`` is its
+reference. Every fault of description and data that can be seen is reported at once, with file,
+column, cause and fix.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
-import yaml
-from pydantic import ValidationError
+from description import Description, DescriptionRefused, Fault, read_description
+from frames import read_frame
 
-from convoy_contracts.specification import RiskSpecification
+from convoy_contracts.specification import Cuts, PairsSpecification, RiskSpecification
+
+__all__ = ["Columns", "DescriptionRefused", "Portfolio", "read_portfolio"]
 
 Columns = dict[str, npt.NDArray[Any]]
-MEMBERS = {"name", "path", "claims", "exposure", "split", "insurers", "towers", "settings"}
-OPTIONAL = {"unit", "references"}
-
-
-class DescriptionRefused(Exception):
-    """The YAML file, or the data it names, cannot be used; the message says what to correct."""
+LARGEST_GROUP_COUNT = 512
+"""More insurers than this are taken for a mistake in the description."""
 
 
 @dataclass(frozen=True, slots=True)
 class Portfolio:
     """All rows of a portfolio with what is needed to cut it into parties.
 
-    columns: (N,) by name; insurer: (N,) index into insurers; learn: (N,) bool; references:
-    published test deviances x 100 by model, only shown.
+    columns: (N,) by name; insurer: (N,) index into insurers; learn: (N,) bool; specification: of
+    the vertical model (None without towers); pairs: of the model of tables (None if not asked);
+    references: published test deviances x 100 by model, only shown; notes: what was assumed.
     """
 
     name: str
     unit: str
-    specification: RiskSpecification
+    specification: RiskSpecification | None
+    pairs: PairsSpecification | None
     columns: Columns
+    claims_name: str
+    exposure_name: str
     insurers: tuple[str, ...]
     insurer: npt.NDArray[np.int64]
     learn: npt.NDArray[np.bool_]
     references: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+    rivals: tuple[str, ...] = field(default=())
 
     @property
     def claims(self) -> npt.NDArray[np.float64]:
         """Claim counts, (N,)."""
-        return self.columns[self.specification.claims].astype(np.float64)
+        return self.columns[self.claims_name].astype(np.float64)
 
     @property
     def years(self) -> npt.NDArray[np.float64]:
         """Exposure in years, (N,)."""
-        return self.columns[self.specification.exposure].astype(np.float64)
+        return self.columns[self.exposure_name].astype(np.float64)
+
+    @property
+    def towers(self) -> RiskSpecification:
+        """The specification of the vertical model.
+
+        Raises:
+            DescriptionRefused: the description has no towers.
+        """
+        if self.specification is None:
+            raise DescriptionRefused(f"{self.name}: the description has no 'towers'; add them or do not ask for them")
+        return self.specification
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Every rating factor, once."""
+        towers = self.specification.towers if self.specification is not None else ()
+        names = [feature.name for tower in towers for feature in tower.features]
+        names += [feature.name for feature in self.pairs.features] if self.pairs is not None else []
+        return tuple(dict.fromkeys(names))
 
     def rows(self, which: npt.NDArray[np.bool_]) -> Columns:
         """Return all columns of some rows."""
@@ -69,9 +88,9 @@ class Portfolio:
 
         Column ``row`` is the common row number; a caller who builds nodes turns it into link ids.
         """
-        towers = {tower.role: tower for tower in self.specification.towers}
+        towers = {tower.role: tower for tower in self.towers.towers}
         held = {role: [feature.name for feature in tower.features] for role, tower in towers.items()}
-        held["insurer"] += [self.specification.claims, self.specification.exposure]
+        held["insurer"] += [self.claims_name, self.exposure_name]
         numbers = np.arange(self.learn.size)
         frames = {}
         for index, name in enumerate(self.insurers):
@@ -89,109 +108,124 @@ def read_portfolio(description: Path, data: Path | None, epsilon: float) -> Port
 
     Args:
         description: the YAML file.
-        data: folder of the data file; by default $CONVOY_SHARED/data, else ../shared/data.
+        data: folder of the data file; by default the description's own folder if the file is there, else
+            $CONVOY_SHARED/data, else ../shared/data.
         epsilon: of one run.
 
     Raises:
-        DescriptionRefused: with what to correct.
+        DescriptionRefused: every fault at once, each with what to correct.
     """
-    try:
-        text = yaml.safe_load(description.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise DescriptionRefused(f"{description}: {error}") from error
-    if not isinstance(text, dict):
-        raise DescriptionRefused(f"{description}: a mapping is due; see bench/data/*.yaml")
-    unknown, missing = set(text) - MEMBERS - OPTIONAL, MEMBERS - set(text)
-    if unknown or missing:
-        raise DescriptionRefused(f"{description}: unknown members {sorted(unknown)}, missing members {sorted(missing)}")
-    specification = _specification(text, epsilon)
-    columns = _columns(_locate(str(text["path"]), data), text, specification)
-    names, index = _insurers(columns, text["insurers"])
-    split = text["split"]
-    learn = np.isin(columns[split["column"]], np.array(split["learn"]))
-    if not learn.any() or learn.all():
-        raise DescriptionRefused(
-            f"split: column {split['column']!r} makes {int(learn.sum())} learning rows of {learn.size};"
-            " name values of 'learn' that leave some rows for the test"
-        )
+    asked = read_description(description)
+    frame = read_frame(asked, data)
+    learn = _split(asked, frame.columns)
+    names, insurer = _insurers(asked, frame.columns)
+    asked.stop_at_faults()
+    specification = asked.towers(epsilon)
+    pairs = asked.pairs(epsilon, frame.columns, learn)
+    asked.stop_at_faults()
+    if pairs is not None:
+        _note_constant(asked, pairs, frame.columns, learn)
     return Portfolio(
-        name=str(text["name"]),
-        unit=str(text.get("unit", "one row")),
+        name=asked.name,
+        unit=asked.unit,
         specification=specification,
-        columns=columns,
+        pairs=pairs,
+        columns=frame.columns,
+        claims_name=asked.claims,
+        exposure_name=frame.exposure,
         insurers=names,
-        insurer=index,
+        insurer=insurer,
         learn=learn,
-        references={str(k): float(v) for k, v in (text.get("references") or {}).items()},
+        references=asked.references,
+        notes=tuple(asked.notes),
+        rivals=asked.rivals,
     )
 
 
-def _specification(text: Mapping[str, Any], epsilon: float) -> RiskSpecification:
-    towers = []
-    for role, tower in text["towers"].items():
-        features = []
-        for feature in tower["features"]:
-            made = {key: value for key, value in feature.items() if key != "knots"}
-            if "knots" in feature:
-                made |= {"kind": "knots", "knots": [f"{float(k):.12g}" for k in feature["knots"]]}
-            else:
-                made |= {"kind": "levels", "levels": [str(level) for level in feature["levels"]]}
-            features.append(made)
-        towers.append({"role": role, "features": features} | {"cap": str(tower["cap"])})
-    document = {
-        "kind": "risk-towers/1",
-        "towers": towers,
-        "claims": text["claims"],
-        "exposure": text["exposure"],
-        "patterns": "joint-only",
-        "epsilonMicro": round(epsilon * 1e6),
-        **text["settings"],
-    }
-    try:
-        return RiskSpecification.model_validate_json(json.dumps(document))
-    except ValidationError as error:
-        raise DescriptionRefused(f"towers or settings: {error}") from error
+def _split(asked: Description, columns: Columns) -> npt.NDArray[np.bool_]:
+    split, size = asked.split, columns[asked.claims].size
+    if "column" in split:
+        values = columns[split["column"]]
+        wanted = split["learn"] if isinstance(split["learn"], list) else [split["learn"]]
+        texts = np.array([_text(value) for value in wanted])
+        learn = np.isin(np.array([_text(v) for v in np.unique(values)]), texts)
+        learn = learn[np.unique(values, return_inverse=True)[1]]
+        if not learn.any() or learn.all():
+            asked.fault(
+                Fault(
+                    f"column {split['column']!r}",
+                    f"split: it makes {int(learn.sum())} learning rows of {size}",
+                    "name values of 'learn' that leave some rows for the test",
+                )
+            )
+        return np.asarray(learn)
+    rng = np.random.default_rng(int(split.get("seed", 1)))
+    share = float(split.get("testShare", 0.2))
+    group = split.get("groupBy")
+    if group is None:
+        keys = np.arange(size)
+    else:
+        names = asked.feature_names if group == "features" else group if isinstance(group, list) else [group]
+        keys = np.zeros(size, dtype=np.int64)
+        for name in names:
+            codes = np.unique(columns[name].astype(np.str_), return_inverse=True)[1]
+            keys = np.unique(keys * (int(codes.max()) + 1) + codes, return_inverse=True)[1]
+    is_test = rng.random(int(keys.max()) + 1) < share
+    learn = ~is_test[keys]
+    if not learn.any() or learn.all():
+        asked.fault(
+            Fault("split", f"{int(learn.sum())} of {size} rows are learning rows", "use more rows or another seed")
+        )
+    return np.asarray(learn)
 
 
-def _locate(path: str, data: Path | None) -> Path:
-    root = Path(__file__).resolve().parent.parent
-    shared = Path(os.environ.get("CONVOY_SHARED", root.parent / "shared")) / "data"
-    place = (data if data is not None else shared) / path
-    if not place.is_file():
-        raise DescriptionRefused(f"no file {place}; give its folder with --data")
-    return place
-
-
-def _columns(place: Path, text: Mapping[str, Any], specification: RiskSpecification) -> Columns:
-    wanted = [feature.name for tower in specification.towers for feature in tower.features]
-    wanted += [text["claims"], text["exposure"], text["split"]["column"]]
-    wanted = list(dict.fromkeys([*wanted, text["insurers"]["column"]]))
-    try:
-        is_csv = place.suffix == ".csv"
-        table = pyarrow.csv.read_csv(place) if is_csv else pyarrow.parquet.read_table(place)
-    except pa.ArrowException as error:
-        raise DescriptionRefused(f"{place.name}: {error}") from error
-    absent = [name for name in wanted if name not in table.column_names]
-    if absent:
-        raise DescriptionRefused(f"{place.name} has no column {', '.join(map(repr, absent))}")
-    out = {}
-    for name in wanted:
-        column = table.column(name).combine_chunks()
-        if column.null_count:
-            raise DescriptionRefused(f"column {name!r} has {column.null_count} missing values")
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(pa.string())
-        out[name] = np.asarray(column.to_numpy(zero_copy_only=False))
-    return out
-
-
-def _insurers(columns: Columns, rule: Mapping[str, Any]) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
-    values = columns[rule["column"]].astype(np.str_)
-    groups = rule.get("groups") or {value: [value] for value in np.unique(values).tolist()}
+def _insurers(asked: Description, columns: Columns) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+    rule, size = asked.insurers, columns[asked.claims].size
+    if "count" in rule:
+        count = int(rule["count"])
+        dealt = np.random.default_rng(int(rule.get("seed", 1))).permutation(size) % count
+        return tuple(f"insurer-{k + 1}" for k in range(count)), dealt.astype(np.int64)
+    if "column" not in rule:
+        return ("insurer-1",), np.zeros(size, dtype=np.int64)
+    levels, inverse = np.unique(columns[rule["column"]], return_inverse=True)
+    values = np.array([_text(level) for level in levels])
+    groups = rule.get("groups") or {value: [value] for value in values.tolist()}
+    if len(groups) > LARGEST_GROUP_COUNT:
+        asked.fault(
+            Fault(
+                f"column {rule['column']!r}",
+                f"insurers: {len(groups)} different values",
+                f"name a column with at most {LARGEST_GROUP_COUNT} insurers, or 'groups' of its values",
+            )
+        )
+        return ("insurer-1",), np.zeros(size, dtype=np.int64)
     index = np.full(values.size, -1, dtype=np.int64)
     for number, members in enumerate(groups.values()):
-        index[np.isin(values, np.array([str(member) for member in members]))] = number
+        wanted = members if isinstance(members, list) else [members]
+        index[np.isin(values, np.array([_text(member) for member in wanted]))] = number
     if np.any(index < 0):
-        lost = np.unique(values[index < 0])[:5].tolist()
-        raise DescriptionRefused(f"insurers: no group holds {lost} of column {rule['column']!r}")
-    return tuple(str(name) for name in groups), index
+        lost = values[index < 0][:5].tolist()
+        asked.fault(
+            Fault(f"column {rule['column']!r}", f"insurers: no group holds {lost}", "add these values to a group")
+        )
+    return tuple(str(name) for name in groups), np.maximum(index, 0)[inverse]
+
+
+def _text(value: object) -> str:
+    """Return how a value is compared: 1, 1.0 and '1' are one insurer; True and 'true' are one split value."""
+    if isinstance(value, (bool, np.bool_)):
+        return "true" if value else "false"
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        return str(int(value))
+    text = str(value)
+    return text.lower() if text in ("True", "False") else text
+
+
+def _note_constant(
+    asked: Description, pairs: PairsSpecification, columns: Columns, learn: npt.NDArray[np.bool_]
+) -> None:
+    for feature in pairs.features:
+        values = columns[feature.name][learn]
+        if values.size and np.all(values == values[0]):
+            kind = "number" if isinstance(feature, Cuts) else "level"
+            asked.notes.append(f"column {feature.name!r} is one {kind} in every learning row; it cannot say anything")

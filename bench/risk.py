@@ -1,11 +1,12 @@
-"""Risk benchmark on any portfolio: each insurer alone, joint, joint with privacy, pooled.
+"""Risk benchmark on any portfolio: each insurer alone, joint, joint with privacy, and rivals, judged on the same test rows.
 
     python bench/risk.py --dataset bench/data/fremtpl2-zones.yaml --epsilon 4 --json out.json
 
-Every row is judged on the same test rows. Levels are corrected by each insurer with one number from
-its own learning rows, as it would do at its own node. Noise rows are the mean over seeds under the
-noise that is really added (collusion-robust rule). ``run_secure`` is where the federated run is
-plugged in: give ``main`` a function and the joint rows are trained through it.
+Rows: one rate; every insurer alone; the vertical model (towers, where the description has them); the model of tables of
+one feature and of two (boosting over public cells); LightGBM local, averaged, pooled and a pooled GLM, none of them private.
+Levels are corrected by each insurer with one number from its own learning rows, as it would do at its own node. Noise rows
+are the mean over seeds under the noise that is really added (collusion-robust rule), with a paired bootstrap interval of
+the difference to each rival. ``run_secure`` is where the federated run of the towers is plugged in.
 """
 
 from __future__ import annotations
@@ -17,24 +18,30 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from convoy_contracts.specification import RiskSpecification
+from convoy_contracts.specification import PairsSpecification, RiskSpecification
 from convoy_models.errors import ModelsError
 from convoy_models.evaluation import d2, deviance_per_year, gini, poisson_deviance
 from convoy_models.plan import plan
 from convoy_models.risk.model import RiskModel, local_level
-from convoy_models.simulate import PlainCohort, alone, fit_plain
+from convoy_models.risk.tables import TableRows
+from convoy_models.simulate import PlainCohort, alone, fit_pairs_plain, fit_plain
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import rivals
 from portfolio import DescriptionRefused, Portfolio, read_portfolio
 
 Floats = npt.NDArray[np.float64]
 Secure = Callable[[Portfolio, RiskSpecification, Literal["planned", "none"], int], RiskModel]
 """(portfolio, specification, noise, seed) -> model, trained through the real federated apps."""
+Spec = TypeVar("Spec", RiskSpecification, PairsSpecification)
+BOOTSTRAPS = 500
+MOST_SHOWN = 10
+"""Insurers with a line of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,61 @@ class Row:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Deviance x 100 of a model minus that of a rival on the same test rows, with its 95 % paired bootstrap interval."""
+
+    model: str
+    rival: str
+    difference_x100: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """All lines, and differences between models and rivals."""
+
+    rows: list[Row]
+    differences: list[Difference]
+
+
+class Board:
+    """Collects judged models: expected claims of the test rows by model, one array per noise seed."""
+
+    def __init__(self, portfolio: Portfolio) -> None:
+        self._portfolio = portfolio
+        self.rows: list[Row] = []
+        self.losses: dict[str, Floats] = {}
+
+    def add(self, name: str, epsilon: float | None, runs: Sequence[Floats], seconds: float) -> None:
+        """Judge a model."""
+        self.rows.append(judge(self._portfolio, name, epsilon, runs, seconds))
+        claims = self._portfolio.claims[~self._portfolio.learn]
+        self.losses[name] = np.mean([_losses(claims, expected) for expected in runs], axis=0)
+
+    def differences(self, models: Sequence[str], against: Sequence[str]) -> list[Difference]:
+        """Compare models with rivals on resampled test rows."""
+        size = next(iter(self.losses.values())).size
+        rng = np.random.default_rng(7)
+        draws = [rng.poisson(1.0, size).astype(np.float32) for _ in range(BOOTSTRAPS)]
+        out = []
+        for model in models:
+            for rival in against:
+                gap = (100 * (self.losses[model] - self.losses[rival])).astype(np.float32)
+                means = np.array([float(draw @ gap) / float(draw.sum()) for draw in draws])
+                low, high = np.quantile(means, [0.025, 0.975])
+                out.append(
+                    Difference(model, rival, round(float(gap.mean()), 4), round(float(low), 4), round(float(high), 4))
+                )
+        return out
+
+
+def _losses(claims: Floats, expected: Floats) -> Floats:
+    logs = np.where(claims > 0, claims * np.log(np.maximum(claims, 1e-300) / expected), 0.0)
+    return np.asarray(2.0 * (logs - claims + expected), dtype=np.float64)
+
+
 def simulated(
     portfolio: Portfolio,
     specification: RiskSpecification,
@@ -60,23 +122,33 @@ def simulated(
     seed: int,
 ) -> RiskModel:
     """Train on plaintext sums with the noise of the plan: what the federated run computes."""
-    roles = {"insurer": list(portfolio.insurers), "oem": ["oem"]}
+    has_oem = any(tower.role == "oem" for tower in specification.towers)
+    roles = {"insurer": list(portfolio.insurers)} | ({"oem": ["oem"]} if has_oem else {})
     cohort = _all_learning(portfolio, specification)
     source = np.random.default_rng(seed) if noise == "planned" else None
-    return fit_plain(specification, plan(specification, roles), {"joint": cohort}, source)
+    return fit_plain(specification, plan(specification, roles), {"joint" if has_oem else "all": cohort}, source)
 
 
-_cohorts: dict[int, PlainCohort] = {}
+_cohorts: dict[int, tuple[Portfolio, PlainCohort]] = {}
 
 
 def _all_learning(portfolio: Portfolio, specification: RiskSpecification) -> PlainCohort:
-    key = id(portfolio)
-    if key not in _cohorts:
-        _cohorts[key] = PlainCohort.build(specification, portfolio.rows(portfolio.learn))
-    return _cohorts[key]
+    """Return the encoded learning rows, kept for the next call (caps are not part of a design's rows)."""
+    kept = _cohorts.get(id(portfolio))
+    if kept is None or kept[0] is not portfolio:
+        _cohorts.clear()
+        kept = (portfolio, PlainCohort.build(specification, portfolio.rows(portfolio.learn)))
+        _cohorts[id(portfolio)] = kept
+    made = kept[1]
+    designs = {
+        tower.role: type(made.designs[tower.role])(tower, made.designs[tower.role].blocks)
+        for tower in specification.towers
+        if tower.role in made.designs
+    }
+    return PlainCohort(designs, made.labels)
 
 
-def with_epsilon(specification: RiskSpecification, epsilon: float) -> RiskSpecification:
+def with_epsilon(specification: Spec, epsilon: float) -> Spec:
     """Return the same specification at another epsilon."""
     return specification.model_copy(update={"epsilonMicro": round(epsilon * 1e6)})
 
@@ -87,9 +159,23 @@ def uncapped(specification: RiskSpecification) -> RiskSpecification:
     return specification.model_copy(update={"towers": towers, "claimCap": 20, "sweeps": 20})
 
 
+def levelled(portfolio: Portfolio, expected: Floats) -> Floats:
+    """Return expected claims of the test rows, (T,), each insurer's level corrected on its own learning rows.
+
+    Args:
+        portfolio: rows.
+        expected: (N,) of all rows.
+    """
+    out = np.maximum(expected, 1e-9)
+    for index in range(len(portfolio.insurers)):
+        mine = portfolio.insurer == index
+        learned = mine & portfolio.learn
+        out[mine] *= local_level(portfolio.claims[learned], out[learned])
+    return out[~portfolio.learn]
+
+
 def expected_claims(portfolio: Portfolio, models: Sequence[RiskModel], cohort: str) -> Floats:
-    """Return expected claims of the test rows, (T,), each insurer's level corrected on its own
-    rows.
+    """Return expected claims of the test rows, (T,), levels corrected.
 
     Args:
         portfolio: rows.
@@ -101,9 +187,7 @@ def expected_claims(portfolio: Portfolio, models: Sequence[RiskModel], cohort: s
         model = models[index if len(models) > 1 else 0]
         mine = portfolio.insurer == index
         out[mine] = model.rate(cohort, portfolio.rows(mine)) * portfolio.years[mine]
-        learned = mine & portfolio.learn
-        out[mine] *= local_level(portfolio.claims[learned], out[learned])
-    return out[~portfolio.learn]
+    return levelled(portfolio, out)
 
 
 def judge(portfolio: Portfolio, name: str, epsilon: float | None, runs: Sequence[Floats], seconds: float) -> Row:
@@ -120,29 +204,50 @@ def judge(portfolio: Portfolio, name: str, epsilon: float | None, runs: Sequence
         deviance_x100_sd=round(float(np.std(losses)), 4),
         deviance_per_year=round(float(np.mean([deviance_per_year(claims, m, years) for m in runs])), 5),
         d2=round(float(np.mean([d2(claims, m, years, rate) for m in runs])), 3),
-        gini=round(float(np.mean([gini(claims, m / years, years) for m in runs])), 4),
+        gini=round(float(np.mean([gini(claims, m / years, years) for m in runs])), 4) if claims.any() else 0.0,
         seconds=round(seconds, 1),
     )
 
 
-def measure(portfolio: Portfolio, epsilons: Sequence[float], seeds: int, run_secure: Secure = simulated) -> list[Row]:
+def measure(
+    portfolio: Portfolio,
+    epsilons: Sequence[float],
+    seeds: int,
+    run_secure: Secure = simulated,
+    *,
+    with_rivals: bool = True,
+) -> Result:
     """Train and judge every model of the benchmark."""
-    spec = portfolio.specification
+    board = Board(portfolio)
     years, test = portfolio.years, ~portfolio.learn
     rate = float(portfolio.claims[portfolio.learn].sum() / years[portfolio.learn].sum())
-    rows = [judge(portfolio, "null (one rate)", None, [rate * years[test]], 0.0)]
+    board.add("null (one rate)", None, [rate * years[test]], 0.0)
+    if portfolio.specification is not None:
+        _measure_towers(board, portfolio, epsilons, seeds, run_secure)
+    models = []
+    if portfolio.pairs is not None:
+        models = _measure_tables(board, portfolio, epsilons, seeds)
+    against = _measure_rivals(board, portfolio) if with_rivals else []
+    own = [row.model for row in board.rows if row.model.startswith("joint")]
+    return Result(board.rows, board.differences([*models, *own], against) if against else [])
 
+
+def _measure_towers(
+    board: Board, portfolio: Portfolio, epsilons: Sequence[float], seeds: int, run_secure: Secure
+) -> None:
+    spec = portfolio.towers
+    cohort = "joint" if any(tower.role == "oem" for tower in spec.towers) else "all"
     start = time.monotonic()
     own = []
     for index, name in enumerate(portfolio.insurers):
         began = time.monotonic()
         own.append(alone(spec, _own_columns(portfolio, index)))
         spent = time.monotonic() - began
-        expected = expected_claims(portfolio, [own[-1]], "all")
-        rows.append(judge(portfolio, f"{name} alone, on all test rows", None, [expected], spent))
+        if index < MOST_SHOWN:
+            expected = expected_claims(portfolio, [own[-1]], "all")
+            board.add(f"{name} alone, on all test rows", None, [expected], spent)
     expected = expected_claims(portfolio, own, "all")
-    spent = time.monotonic() - start
-    rows.append(judge(portfolio, "every insurer alone, on its own", None, [expected], spent))
+    board.add("every insurer alone, on its own", None, [expected], time.monotonic() - start)
 
     jobs: list[tuple[str, float | None, int]] = [("joint without DP", None, 1)]
     jobs += [(f"joint at epsilon {epsilon:g}", epsilon, seeds) for epsilon in epsilons]
@@ -152,30 +257,84 @@ def measure(portfolio: Portfolio, epsilons: Sequence[float], seeds: int, run_sec
         for seed in range(count):
             chosen = spec if epsilon is None else with_epsilon(spec, epsilon)
             model = run_secure(portfolio, chosen, "none" if epsilon is None else "planned", seed)
-            runs.append(expected_claims(portfolio, [model], "joint"))
-        rows.append(judge(portfolio, name, epsilon, runs, (time.monotonic() - start) / count))
+            runs.append(expected_claims(portfolio, [model], cohort))
+        board.add(name, epsilon, runs, (time.monotonic() - start) / count)
 
     start = time.monotonic()
     pooled = simulated(portfolio, uncapped(spec), "none", 0)
-    expected = expected_claims(portfolio, [pooled], "joint")
-    spent = time.monotonic() - start
-    rows.append(judge(portfolio, "pooled plaintext, same model", None, [expected], spent))
-    return rows
+    expected = expected_claims(portfolio, [pooled], cohort)
+    board.add("pooled plaintext, same model", None, [expected], time.monotonic() - start)
+
+
+def _measure_tables(board: Board, portfolio: Portfolio, epsilons: Sequence[float], seeds: int) -> list[str]:
+    spec = portfolio.pairs
+    if spec is None:
+        return []
+    everyone = TableRows.build(spec, portfolio.rows(np.ones(portfolio.learn.size, dtype=np.bool_)))
+    learning = TableRows.build(spec, portfolio.rows(portfolio.learn))
+    jobs: list[tuple[str, float | None, int]] = [("tables without DP", None, 1)]
+    jobs += [(f"tables at epsilon {epsilon:g}", epsilon, seeds) for epsilon in epsilons]
+    for name, epsilon, count in jobs:
+        start = time.monotonic()
+        chosen = spec if epsilon is None else with_epsilon(spec, epsilon)
+        made = plan(chosen, {"insurer": list(portfolio.insurers)})
+        runs = []
+        for seed in range(count):
+            noise = None if epsilon is None else np.random.default_rng(seed)
+            model = fit_pairs_plain(chosen, made, learning, noise)
+            runs.append(levelled(portfolio, model.rate_of(everyone) * portfolio.years))
+        board.add(name, epsilon, runs, (time.monotonic() - start) / count)
+    return [name for name, _, _ in jobs]
+
+
+def _measure_rivals(board: Board, portfolio: Portfolio) -> list[str]:
+    names = []
+    if rivals.has_lightgbm():
+        features, named = rivals.matrix(portfolio)
+        start = time.monotonic()
+        local = np.zeros(portfolio.learn.size)
+        average = np.zeros(portfolio.learn.size)
+        shares = np.bincount(portfolio.insurer[portfolio.learn], minlength=len(portfolio.insurers))
+        for index in range(len(portfolio.insurers)):
+            mine = portfolio.insurer == index
+            expected = rivals.boosted(portfolio, features, named, mine & portfolio.learn)
+            local[mine] = expected[mine]
+            average += expected * shares[index] / shares.sum()
+        spent = time.monotonic() - start
+        board.add("LightGBM, every insurer alone, on its own", None, [levelled(portfolio, local)], spent)
+        board.add("LightGBM, local models averaged", None, [levelled(portfolio, average)], spent)
+        start = time.monotonic()
+        pooled = rivals.boosted(portfolio, features, named, portfolio.learn)
+        board.add("LightGBM, pooled", None, [levelled(portfolio, pooled)], time.monotonic() - start)
+        names += [row.model for row in board.rows if row.model.startswith("LightGBM")]
+    if portfolio.pairs is not None:
+        start = time.monotonic()
+        expected = levelled(portfolio, rivals.pooled_glm(portfolio))
+        board.add("pooled GLM, same cells", None, [expected], time.monotonic() - start)
+        names.append("pooled GLM, same cells")
+    if rivals.has_glm3(portfolio):
+        start = time.monotonic()
+        expected = rivals.glm3(portfolio)[~portfolio.learn]
+        board.add("pooled " + rivals.GLM3, None, [expected], time.monotonic() - start)
+        names.append("pooled " + rivals.GLM3)
+    return names
 
 
 def _own_columns(portfolio: Portfolio, index: int) -> dict[str, npt.NDArray[np.generic]]:
-    spec = portfolio.specification
+    spec = portfolio.towers
     tower = next(tower for tower in spec.towers if tower.role == "insurer")
     names = [feature.name for feature in tower.features] + [spec.claims, spec.exposure]
     mine = portfolio.learn & (portfolio.insurer == index)
     return {name: portfolio.columns[name][mine] for name in names}
 
 
-def show(portfolio: Portfolio, rows: Sequence[Row]) -> str:
-    """Return the result as a Markdown table."""
+def show(portfolio: Portfolio, result: Result) -> str:
+    """Return the result as Markdown tables."""
     learned, tested = int(portfolio.learn.sum()), int((~portfolio.learn).sum())
+    rows = f"{learned:,} learning rows, {tested:,} test rows"
     lines = [
-        f"{portfolio.name}: {learned:,} learning rows, {tested:,} test rows; unit: {portfolio.unit}",
+        f"{portfolio.name}: {rows}, {len(portfolio.insurers)} insurers; unit: {portfolio.unit}",
+        *(f"note: {note}" for note in portfolio.notes),
         "",
         "| model | test deviance x10^-2 (sd over seeds) | per year | D2 % | Gini | runs | s/run |",
         "|---|---|---|---|---|---|---|",
@@ -183,41 +342,60 @@ def show(portfolio: Portfolio, rows: Sequence[Row]) -> str:
     lines += [
         f"| {r.model} | {r.deviance_x100:.3f} ({r.deviance_x100_sd:.3f}) | {r.deviance_per_year:.4f} "
         f"| {r.d2:.2f} | {r.gini:.3f} | {r.runs} | {r.seconds:.1f} |"
-        for r in rows
+        for r in result.rows
     ]
     lines += [f"| published: {name} | {loss:.3f} | | | | | |" for name, loss in portfolio.references.items()]
+    if result.differences:
+        lines += ["", "| model | minus rival | difference x10^-2 | 95 % paired bootstrap |", "|---|---|---|---|"]
+        lines += [
+            f"| {d.model} | {d.rival} | {d.difference_x100:+.3f} | [{d.low:+.3f}, {d.high:+.3f}] |"
+            for d in result.differences
+        ]
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None, run_secure: Secure = simulated) -> int:
     """Run the benchmark; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Joint risk model on a portfolio, against alone.")
+    parser = argparse.ArgumentParser(description="Joint risk model on a portfolio, against alone and against rivals.")
     parser.add_argument("--dataset", type=Path, required=True, help="YAML description")
     parser.add_argument("--data", type=Path, help="folder of the data file")
     parser.add_argument("--epsilon", type=float, default=4.0, help="per run; 1 is shown as well")
     parser.add_argument("--seeds", type=int, default=10, help="noise seeds per epsilon")
+    parser.add_argument("--no-rivals", action="store_true", help="leave LightGBM and GLMs out")
     parser.add_argument("--json", type=Path, help="write the rows here")
     options = parser.parse_args(arguments)
     try:
+        if not 0 < options.epsilon < 1_000 or options.seeds < 1:
+            raise DescriptionRefused("--epsilon must be positive and below 1000, --seeds at least 1")
         portfolio = read_portfolio(options.dataset, options.data, options.epsilon)
         epsilons = sorted({options.epsilon, 1.0}, reverse=True)
-        rows = measure(portfolio, epsilons, options.seeds, run_secure)
+        result = measure(portfolio, epsilons, options.seeds, run_secure, with_rivals=not options.no_rivals)
     except (DescriptionRefused, ModelsError) as refusal:
-        print(f"refused: {refusal}", file=sys.stderr)
+        print(f"refused: {options.dataset}: {refusal}", file=sys.stderr)
         return 2
-    print(show(portfolio, rows))
+    print(show(portfolio, result))
     if options.json is not None:
-        document = {
-            "dataset": portfolio.name,
-            "unit": portfolio.unit,
-            "federated": run_secure is not simulated,
-            "specification": portfolio.specification.model_dump(mode="json"),
-            "rows": [asdict(row) for row in rows],
-            "references": dict(portfolio.references),
-        }
         options.json.parent.mkdir(parents=True, exist_ok=True)
+        document = _document(portfolio, result, federated=run_secure is not simulated)
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def _document(portfolio: Portfolio, result: Result, *, federated: bool) -> dict[str, Any]:
+    specs = {"towers": portfolio.specification, "tables": portfolio.pairs}
+    return {
+        "dataset": portfolio.name,
+        "unit": portfolio.unit,
+        "insurers": len(portfolio.insurers),
+        "learningRows": int(portfolio.learn.sum()),
+        "testRows": int((~portfolio.learn).sum()),
+        "federated": federated,
+        "notes": list(portfolio.notes),
+        "specifications": {name: spec.model_dump(mode="json") for name, spec in specs.items() if spec is not None},
+        "rows": [asdict(row) for row in result.rows],
+        "differences": [asdict(difference) for difference in result.differences],
+        "references": dict(portfolio.references),
+    }
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Build contract documents: the templates behind ``convoy-contracts new``, the demo and the tests.
 
     contract(uid=..., parties=[Member(...)], assets=[Asset(...)], specification=spec, purpose=..., ...) -> dict
-    risk_contract(...), recommendation_contract(...)      the same with purpose, algorithm id and output filled in
+    risk_contract(...), pairs_contract(...), recommendation_contract(...)      the same with purpose, algorithm id and output filled in
 
 The result is a plain document; ``Contract.parse(canonical_bytes(document))`` checks it. Nothing here signs.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convoy_contracts.canonical import digest
-from convoy_contracts.specification import RecommendSpecification, RiskSpecification
+from convoy_contracts.specification import Specification
 from convoy_contracts.vocabulary import PURPOSES
 
 ROLES = {
@@ -50,7 +50,7 @@ class Asset:
     fields: Sequence[tuple[str, str, bool, str]]
 
 
-def specification_json(specification: RiskSpecification | RecommendSpecification) -> dict[str, Any]:
+def specification_json(specification: Specification) -> dict[str, Any]:
     """Return a specification as the JSON that a contract holds; members at None are left out."""
     return specification.model_dump(mode="json", exclude_none=True)
 
@@ -66,7 +66,7 @@ def contract(
     title: str,
     parties: Sequence[Member],
     assets: Sequence[Asset],
-    specification: RiskSpecification | RecommendSpecification,
+    specification: Specification,
     algorithm: str,
     purpose: str,
     output: str,
@@ -159,6 +159,16 @@ def risk_contract(**members: Any) -> dict[str, Any]:
     """Return a contract for the joint risk model; keywords as ``contract`` without algorithm, purpose and output."""
     return contract(
         algorithm="risk-towers",
+        purpose="convoy:RiskModelTraining",
+        output="convoy:GlobalModel",
+        **members,
+    )
+
+
+def pairs_contract(**members: Any) -> dict[str, Any]:
+    """Return a contract for the risk model of tables; keywords as ``contract`` without algorithm, purpose and output."""
+    return contract(
+        algorithm="risk-pairs",
         purpose="convoy:RiskModelTraining",
         output="convoy:GlobalModel",
         **members,

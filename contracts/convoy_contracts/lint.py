@@ -11,7 +11,7 @@ from convoy_contracts.decide.gates import at, is_a, related, territory
 from convoy_contracts.document import Contract, Permission
 from convoy_contracts.errors import DocumentMalformed
 from convoy_contracts.lawyers import text_faults
-from convoy_contracts.specification import RiskSpecification
+from convoy_contracts.specification import PairsSpecification, RiskSpecification
 from convoy_contracts.vocabulary import ACTIONS, GRADES, PURPOSES
 
 
@@ -245,7 +245,7 @@ def _budgets(contract: Contract) -> Iterator[LintFault]:
                     f"one run of {algorithm.id} costs {specification.epsilonMicro} micro-epsilon", "Raise the budget.",
                 )  # fmt: skip
         roles = [role for party in contract.parties for role in party.roles]
-        if isinstance(specification, RiskSpecification) and roles.count("convoy:Insurer") < 3:
+        if isinstance(specification, RiskSpecification | PairsSpecification) and roles.count("convoy:Insurer") < 3:
             yield LintFault(
                 "TOO_FEW_INSURERS", "parties", "a joint risk model needs three insurers, else sums expose one of them",
                 "Add insurers.",
@@ -268,6 +268,8 @@ def _budgets(contract: Contract) -> Iterator[LintFault]:
 
 
 def _is_vertical(specification: object) -> bool:
+    if isinstance(specification, PairsSpecification):
+        return False
     return not isinstance(specification, RiskSpecification) or len(specification.towers) > 1
 
 

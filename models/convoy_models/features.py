@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convoy_contracts.specification import Knots, Levels
+from convoy_contracts.specification import Cuts, Knots, Levels
 from convoy_models.errors import ModelsError
 from convoy_models.fixedpoint import MATRIX_BITS, Floats
 
@@ -106,6 +106,27 @@ def encode(feature: Knots | Levels, values: Any) -> Block:
         ColumnRefused: see the module docstring.
     """
     return _hats(feature, values) if isinstance(feature, Knots) else _one_hot(feature, values)
+
+
+def cells_of(feature: Cuts | Levels, values: Any) -> npt.NDArray[np.int32]:
+    """Return the cell of each value in the feature's own table, (N,) int32 in [0, width).
+
+    Raises:
+        ColumnRefused: see the module docstring; values beyond the outer cuts belong to the outer cells.
+    """
+    if isinstance(feature, Levels):
+        return _one_hot(feature, values).low
+    cuts = np.array([float(cut) for cut in feature.cuts])
+    return np.searchsorted(cuts, numeric(feature.name, values), side="right").astype(np.int32)
+
+
+def coarse_map(feature: Cuts | Levels) -> npt.NDArray[np.int32]:
+    """Return the pair cell of each own cell, (width,) int32."""
+    if isinstance(feature, Levels) or feature.coarse is None:
+        return np.arange(feature.width, dtype=np.int32)
+    coarse = np.array([float(cut) for cut in feature.coarse])
+    ends = np.array([float(cut) for cut in feature.cuts])
+    return np.concatenate([[0], np.searchsorted(coarse, ends, side="right")]).astype(np.int32)
 
 
 def _hats(feature: Knots, values: Any) -> Block:

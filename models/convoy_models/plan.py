@@ -429,8 +429,8 @@ def _pairs(spec: PairsSpecification, side: Side, limit: float) -> list[PlannedQu
     weight = {1: (spec.mainWeightMilli / 1000) ** 2, 2: 1.0}
     parts = sum(weight[len(table)] for turn in rounds for table in turn)
     share = spec.labelShareMilli / 1000
-    alone = tuple(table for turn in rounds for table in turn if len(table) == 1)
-    paired = tuple(table for turn in rounds for table in turn if len(table) == 2)
+    alone: tuple[Table, ...] = tuple(table for turn in rounds for table in turn if len(table) == 1)
+    paired: tuple[Table, ...] = tuple(table for turn in rounds for table in turn if len(table) == 2)
     asked: list[tuple[str, Purpose, int, int, tuple[Table, ...], float, float]] = [
         (f"all/labels/{name}", "labels", 0, group, tables, float(spec.claimCap), usable * share / parts)
         for group, (name, tables) in enumerate((("mains", alone), ("pairs", paired)))
@@ -442,7 +442,7 @@ def _pairs(spec: PairsSpecification, side: Side, limit: float) -> list[PlannedQu
             (f"all/model-{turn:02d}/{group:02d}", "model", turn, group, tables, cap, each)
             for group, tables in enumerate(rounds)
         ]
-    start = dict.fromkeys(alone + paired, 0)
+    start: dict[Table, int] = dict.fromkeys(alone + paired, 0)
     place = 0
     for table in start:
         start[table], place = place, place + table_cells(spec, table)

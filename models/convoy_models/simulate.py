@@ -5,7 +5,7 @@ Sums are made from the same designs and factors (same fixed-point grids) as at t
 continuous Gaussian of the standard deviation that the deployed sum carries with all parties honest
 (``PlannedQuery.noise_sd``), so accuracy measured here is accuracy under the collusion-robust rule.
 
-Gives NO privacy: whoever calls this sees all data. Nothing here is used by a node or a coordinator.
+Gives NO privacy: whoever calls this sees all data. A node uses it on its own rows only (``alone``), a coordinator never.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from convoy_contracts.specification import RecommendSpecification, RiskSpecification
+from convoy_contracts.specification import PairsSpecification, RecommendSpecification, RiskSpecification
 from convoy_models.fixedpoint import Floats
 from convoy_models.plan import Plan, plan
 from convoy_models.recommend.items import second_moments
 from convoy_models.recommend.model import RecommendFit, RecommendModel
+from convoy_models.risk.boosting import PairsFit
 from convoy_models.risk.fit import Ask, FitRefused, Noise, RiskFit
 from convoy_models.risk.model import RiskModel
+from convoy_models.risk.pairs_model import PairsModel
+from convoy_models.risk.tables import TableRows
 from convoy_models.risk.towers import Design, Labels
 
 
@@ -105,6 +108,40 @@ def fit_plain(
             asks = steps.send(plain_sums(specification, made, cohorts, asks, noise))
         except StopIteration as done:
             model: RiskModel = done.value
+            return model
+
+
+def fit_pairs_plain(
+    specification: PairsSpecification,
+    made: Plan,
+    rows: TableRows,
+    noise: np.random.Generator | None = None,
+    believed: Noise | None = None,
+) -> PairsModel:
+    """Run the optimiser of tables on plaintext.
+
+    Args:
+        specification: of the run.
+        made: its plan.
+        rows: persons of all insurers.
+        noise: source of the planned noise, or None for exact sums.
+        believed: see ``fit_plain``.
+    """
+    belief: Noise = believed if believed is not None else ("none" if noise is None else "planned")
+    steps = PairsFit(specification, made, belief).steps()
+    asks = next(steps)
+    while True:
+        opened = {}
+        for ask in asks:
+            query = made[ask.query]
+            total = rows.local_sum(query, ask.weights.get("insurer"))
+            if noise is not None:
+                total = total + query.noise_sd * noise.normal(size=total.size)
+            opened[query.id] = total
+        try:
+            asks = steps.send(opened)
+        except StopIteration as done:
+            model: PairsModel = done.value
             return model
 
 

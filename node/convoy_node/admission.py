@@ -23,7 +23,7 @@ from convoy_contracts.decide import Decision
 from convoy_contracts.document import Contract
 from convoy_contracts.instants import timestamp
 from convoy_contracts.roles import roles_of
-from convoy_contracts.specification import RecommendSpecification, RiskSpecification
+from convoy_contracts.specification import Specification
 from convoy_models import accounting
 from convoy_models.masks import PairKeys
 from convoy_models.noise import NoiseSource
@@ -52,7 +52,7 @@ class Case:
 
     ask: guard.Ask
     contract: Contract
-    specification: RiskSpecification | RecommendSpecification
+    specification: Specification
     plan: Plan
     now: datetime
     clock_ok: bool

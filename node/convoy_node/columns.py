@@ -8,7 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from convoy_contracts.specification import Knots, RecommendSpecification, RiskSpecification
+from convoy_contracts.specification import (
+    Cuts,
+    Knots,
+    Levels,
+    PairsSpecification,
+    RecommendSpecification,
+    Specification,
+)
 
 Kind = Literal["numeric", "integer", "text", "list", "claims", "exposure"]
 
@@ -30,17 +37,21 @@ class Column:
     levels: tuple[str, ...] = ()
 
 
-def expected_columns(specification: RiskSpecification | RecommendSpecification, role: str) -> tuple[Column, ...]:
+def expected_columns(specification: Specification, role: str) -> tuple[Column, ...]:
     """Return what a party of this role must have for a specification; () if it holds no data."""
     if isinstance(specification, RecommendSpecification):
         if role == "charging":
             return (Column(HISTORY, "list", specification.items),)
         return tuple(Column(f.name, "numeric") for f in specification.profile) if role == "oem" else ()
-    features = [feature for tower in specification.towers if tower.role == role for feature in tower.features]
+    features: list[Knots | Cuts | Levels] = []
+    if isinstance(specification, PairsSpecification):
+        features += specification.features if role == "insurer" else ()
+    else:
+        features += [feature for tower in specification.towers if tower.role == role for feature in tower.features]
     columns = [
-        Column(f.name, "numeric")
-        if isinstance(f, Knots)
-        else Column(f.name, "text", () if f.other is not None else f.levels)
+        Column(f.name, "text", () if f.other is not None else f.levels)
+        if isinstance(f, Levels)
+        else Column(f.name, "numeric")
         for f in features
     ]
     if role == "insurer":

@@ -15,10 +15,11 @@ from typing import Any
 
 from convoy_contracts.document import Contract
 from convoy_contracts.roles import roles_of
-from convoy_contracts.specification import RecommendSpecification, RiskSpecification
+from convoy_contracts.specification import PairsSpecification, RecommendSpecification, Specification
 from convoy_models import accounting
 from convoy_models.mechanisms import left_of
 from convoy_models.plan import Plan, PlannedQuery, layout, plan
+from convoy_models.risk.tables import tables_in
 from convoy_node.admission import charges
 from convoy_node.ledger import charge_tail, charge_units
 from convoy_node.ledger_view import LedgerView
@@ -136,9 +137,7 @@ def consenting(contract: Contract, purpose: str, register: Register, now: dateti
     )
 
 
-def _line(
-    spec: RiskSpecification | RecommendSpecification, planned: Plan, query: PlannedQuery, party: str, delta: float
-) -> Line:
+def _line(spec: Specification, planned: Plan, query: PlannedQuery, party: str, delta: float) -> Line:
     return Line(
         query=query.id,
         kind=query.kind,
@@ -153,11 +152,13 @@ def _line(
     )
 
 
-def _columns(spec: RiskSpecification | RecommendSpecification, query: PlannedQuery) -> tuple[str, ...]:
+def _columns(spec: Specification, query: PlannedQuery) -> tuple[str, ...]:
     """Return the columns whose cells a query sums, by name."""
     if isinstance(spec, RecommendSpecification):
         profile = tuple(feature.name for feature in spec.profile)
         return {"gram": ("items",), "profile": profile}.get(query.purpose, (*profile, "items"))
+    if isinstance(spec, PairsSpecification):
+        return tuple(dict.fromkeys(name for table in tables_in(spec, query) for name in table))
     tower = next(tower for tower in spec.towers if tower.role == query.module)
     names, place = [], 0
     for feature in (feature for group in layout(tower) for feature in group):

@@ -10,11 +10,9 @@ from typing import Any
 from convoy_contracts.canonical import digest
 from convoy_contracts.document import Contract
 from convoy_contracts.roles import roles_of
-from convoy_contracts.specification import RecommendSpecification, RiskSpecification
+from convoy_contracts.specification import Specification
 from convoy_coordinator.federation.errors import ProtocolBroken
 from convoy_models.plan import Plan, plan
-
-Specification = RiskSpecification | RecommendSpecification
 
 
 @dataclass(frozen=True, slots=True)

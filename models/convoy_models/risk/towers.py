@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convoy_contracts.specification import RiskSpecification, Tower
+from convoy_contracts.specification import PairsSpecification, RiskSpecification, Tower
 from convoy_models.errors import ModelsError
 from convoy_models.features import Block, encode_all, numeric
 from convoy_models.fixedpoint import FACTOR_BITS, Floats
@@ -165,7 +165,7 @@ class Labels:
     exposure_years: Floats
 
     @classmethod
-    def build(cls, specification: RiskSpecification, columns: Mapping[str, Any]) -> Labels:
+    def build(cls, specification: RiskSpecification | PairsSpecification, columns: Mapping[str, Any]) -> Labels:
         """Read and check the two columns named by the specification.
 
         Raises:

@@ -1,0 +1,216 @@
+"""The data file of a portfolio as checked columns.
+
+Missing values of a rating factor become a cell of their own: the level ``(missing)``, or a number
+below the lowest cut; ``missing: VALUE`` in the description puts a value in their place. Claims,
+exposure, split and insurer must be there for every row.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+from description import EXPOSURE, MISSING, Description, DescriptionRefused, Fault
+
+Columns = dict[str, npt.NDArray[Any]]
+LARGEST_EXPOSURE = 10.0
+LARGEST_CLAIMS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Columns by name, all of one length; exposure: name of the exposure column."""
+
+    columns: Columns
+    exposure: str
+
+
+def read_frame(asked: Description, data: Path | None) -> Frame:
+    """Read what a description needs.
+
+    Raises:
+        DescriptionRefused: every fault of file and columns at once.
+    """
+    place = _locate(asked, data)
+    table = _table(place)
+    wanted = dict.fromkeys([*asked.feature_names, asked.claims])
+    wanted |= dict.fromkeys(n for n in (asked.exposure, asked.split.get("column"), asked.insurers.get("column")) if n)
+    group = asked.split.get("groupBy")
+    wanted |= dict.fromkeys(group if isinstance(group, list) else [group] if group and group != "features" else [])
+    for name in wanted:
+        if name not in table.column_names:
+            near = ", ".join(table.column_names[:12])
+            asked.fault(Fault(place.name, f"no column {name!r}", f"name one of its columns: {near} ..."))
+        elif table.column_names.count(name) > 1:
+            asked.fault(Fault(place.name, f"column {name!r} is there twice", "rename one of them"))
+    if not table.num_rows:
+        asked.fault(Fault(place.name, "it has no rows", "give a file with rows"))
+    asked.stop_at_faults()
+    columns: Columns = {}
+    for name in wanted:
+        column = table.column(name).combine_chunks()
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if pa.types.is_decimal(column.type):
+            column = column.cast(pa.float64())
+        if name in asked.feature_names:
+            columns[name] = _feature(asked, name, column)
+        else:
+            if column.null_count:
+                asked.fault(
+                    Fault(
+                        f"column {name!r}",
+                        f"it has {column.null_count} missing values",
+                        "fill them or leave the rows out",
+                    )
+                )
+            columns[name] = np.asarray(column.drop_null().to_numpy(zero_copy_only=False) if column.null_count else
+                                       column.to_numpy(zero_copy_only=False))  # fmt: skip
+    asked.stop_at_faults()
+    columns[asked.claims] = _claims(asked, columns[asked.claims])
+    exposure = asked.exposure or EXPOSURE
+    if asked.exposure is None:
+        columns[exposure] = np.ones(table.num_rows)
+        asked.notes.append("no 'exposure': every row counts as one year")
+    else:
+        columns[exposure] = _exposure(asked, columns[exposure])
+    asked.stop_at_faults()
+    return Frame(columns, exposure)
+
+
+def _locate(asked: Description, data: Path | None) -> Path:
+    path = Path(str(asked.text["path"]))
+    root = Path(__file__).resolve().parent.parent
+    shared = Path(os.environ.get("CONVOY_SHARED", root.parent / "shared")) / "data"
+    tried = [data / path] if data is not None else [asked.file.parent / path, shared / path]
+    for place in tried:
+        if place.is_file():
+            return place
+    raise DescriptionRefused(
+        f"{asked.file.name}: path: no file {' or '.join(map(str, tried))}. Fix: give its folder with --data."
+    )
+
+
+def _table(place: Path) -> pa.Table:
+    try:
+        if place.suffix.lower() in (".csv", ".tsv", ".txt"):
+            first = place.open(encoding="utf-8", errors="replace").readline()
+            mark = max((";", "\t", ","), key=first.count)
+            return pyarrow.csv.read_csv(place, parse_options=pyarrow.csv.ParseOptions(delimiter=mark))
+        return pyarrow.parquet.read_table(place)
+    except (pa.ArrowException, OSError) as error:
+        raise DescriptionRefused(
+            f"{place.name}: it cannot be read: {error}. Fix: give a Parquet file, or a CSV file with a header line."
+        ) from error
+
+
+def _feature(asked: Description, name: str, column: pa.Array) -> npt.NDArray[Any]:
+    is_number = asked.numbers_expected(name)
+    kind = column.type
+    if pa.types.is_temporal(kind):
+        asked.fault(Fault(f"column {name!r}", f"it holds {kind}", "turn dates into a number, for example an age"))
+        return np.zeros(len(column))
+    if is_number and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        try:
+            column = pc.cast(pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), None, column), pa.float64())
+        except pa.ArrowException:
+            asked.fault(Fault(f"column {name!r}", "it holds texts, but the description has numbers for it",
+                              "correct the column, or give 'levels' instead"))  # fmt: skip
+            return np.zeros(len(column))
+    numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    if numeric and is_number is not False:
+        values = column.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
+        return _numbers(asked, name, values)
+    if is_number:
+        asked.fault(Fault(f"column {name!r}", f"it holds {kind}, not numbers", "correct the column or give 'levels'"))
+        return np.zeros(len(column))
+    return _names(asked, name, column)
+
+
+def _numbers(asked: Description, name: str, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    endless = int(np.isinf(values).sum())
+    if endless:
+        asked.fault(Fault(f"column {name!r}", f"it has {endless} infinite values", "correct them at their source"))
+    missing = np.isnan(values)
+    asked.absent[name] = int(missing.sum())
+    if not missing.any():
+        return values
+    stand_in = asked.stand_in(name)
+    in_tower = any(f["name"] == name for f in asked.tower_features)
+    if stand_in is None and in_tower:
+        knots = next(f["knots"] for f in asked.tower_features if f["name"] == name)
+        stand_in = knots[len(knots) // 2]
+        asked.absent[name] = 0
+    if stand_in is not None:
+        try:
+            values = np.where(missing, float(str(stand_in)), values)
+        except ValueError:
+            asked.fault(Fault(f"feature {name!r}", f"missing: {stand_in!r} is no number", "give a number"))
+        asked.notes.append(f"column {name!r}: {stand_in} stands for {int(missing.sum())} missing values")
+        return values
+    asked.notes.append(f"column {name!r}: {int(missing.sum())} missing values are a cell of their own")
+    return np.where(missing, -1e300, values)
+
+
+def _names(asked: Description, name: str, column: pa.Array) -> npt.NDArray[Any]:
+    missing = int(column.null_count)
+    if pa.types.is_floating(column.type):
+        missing += int(pc.sum(pc.is_nan(column)).as_py() or 0)
+    asked.absent[name] = missing
+    texts = np.array([_text(value) for value in column.to_pylist()], dtype=np.str_)
+    stand_in = asked.stand_in(name)
+    if missing:
+        chosen = _text(stand_in) if stand_in is not None else MISSING
+        texts = np.where(texts == MISSING, chosen, texts)
+        asked.notes.append(f"column {name!r}: {missing} missing values are the level {chosen!r}")
+    return texts
+
+
+def _text(value: object) -> str:
+    if value is None or value != value or value == "":
+        return MISSING
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _claims(asked: Description, values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    place = f"column {asked.claims!r}"
+    if values.dtype.kind not in "iufb":
+        asked.fault(Fault(place, f"it holds {values.dtype}, not claim counts", "give whole numbers from 0 on"))
+        return np.zeros(values.size, dtype=np.int64)
+    numbers = values.astype(np.float64)
+    bad = int(
+        np.sum(~np.isfinite(numbers) | (numbers < 0) | (numbers > LARGEST_CLAIMS) | (numbers != np.rint(numbers)))
+    )
+    if bad:
+        asked.fault(Fault(place, f"{bad} values are not whole numbers from 0 to {LARGEST_CLAIMS}",
+                          "give claim counts; amounts are not counts"))  # fmt: skip
+        return np.zeros(values.size, dtype=np.int64)
+    if not numbers.any():
+        asked.fault(Fault(place, "there is no claim in any row", "check the column; nothing can be learned"))
+    return numbers.astype(np.int64)
+
+
+def _exposure(asked: Description, values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    place = f"column {asked.exposure!r}"
+    if values.dtype.kind not in "iuf":
+        asked.fault(Fault(place, f"it holds {values.dtype}, not years", "give years in (0, 10]"))
+        return np.ones(values.size)
+    numbers = values.astype(np.float64)
+    bad = int(np.sum(~np.isfinite(numbers) | (numbers <= 0) | (numbers > LARGEST_EXPOSURE)))
+    if bad:
+        asked.fault(
+            Fault(place, f"{bad} values are outside (0, 10] years", "give years (days / 365.25), leave others out")
+        )
+    return numbers

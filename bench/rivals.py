@@ -1,0 +1,137 @@
+"""Rivals of the joint model, none of them private: LightGBM local, averaged and pooled; a pooled GLM; GLM3.
+
+They are trained in the same run, on the same learning rows, and judged like every other row. LightGBM
+is needed by the bench only (``pip install lightgbm``); without it its rows are left out and said so.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from portfolio import Portfolio
+
+from convoy_models.risk.tables import TableRows, ordered_tables
+
+Floats = npt.NDArray[np.float64]
+LEARNING_RATE, LEAVES, ROUNDS, PATIENCE = 0.1, 31, 400, 25
+FEWEST_ROWS = 200
+GLM3 = "GLM3 (Wuethrich & Merz)"
+_RIDGE = 1e-4
+
+
+def has_lightgbm() -> bool:
+    """Tell whether LightGBM is installed."""
+    return importlib.util.find_spec("lightgbm") is not None
+
+
+def matrix(portfolio: Portfolio) -> tuple[Floats, list[int]]:
+    """Return all rating factors as (N, F) float64 and the places of the categorical ones."""
+    names = portfolio.feature_names
+    parts, named = [], []
+    for place, name in enumerate(names):
+        values = portfolio.columns[name]
+        if values.dtype.kind in "iuf":
+            parts.append(np.where(values.astype(np.float64) < -1e299, np.nan, values.astype(np.float64)))
+        else:
+            parts.append(np.unique(values.astype(np.str_), return_inverse=True)[1].astype(np.float64))
+            named.append(place)
+    return np.column_stack(parts), named
+
+
+def boosted(portfolio: Portfolio, features: Floats, named: list[int], which: npt.NDArray[np.bool_]) -> Floats:
+    """Return expected claims of all rows, (N,), from LightGBM on some learning rows, stopped early on a tenth of them."""
+    import lightgbm
+
+    rows = np.flatnonzero(which)
+    claims, years = portfolio.claims, portfolio.years
+    if rows.size < FEWEST_ROWS or not claims[rows].any():
+        return years * (claims[rows].sum() + 1) / (years[rows].sum() + 10)
+    rng = np.random.default_rng(1)
+    is_stop = rng.random(rows.size) < 0.1
+    sets = []
+    for part in (rows[~is_stop], rows[is_stop]):
+        sets.append(
+            lightgbm.Dataset(
+                features[part], claims[part] / years[part], weight=years[part], categorical_feature=named,
+                reference=sets[0] if sets else None, params={"verbose": -1},
+            )
+        )  # fmt: skip
+    parameters = {
+        "objective": "poisson", "learning_rate": LEARNING_RATE, "num_leaves": LEAVES, "seed": 1, "verbose": -1,
+        "num_threads": int(os.environ.get("OMP_NUM_THREADS", "1")), "min_data_in_leaf": 20 if rows.size < 20_000 else 100,
+        "deterministic": True,
+    }  # fmt: skip
+    model = lightgbm.train(
+        parameters, sets[0], ROUNDS, valid_sets=[sets[1]], callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)]
+    )
+    return np.asarray(model.predict(features), dtype=np.float64) * years
+
+
+def pooled_glm(portfolio: Portfolio) -> Floats:
+    """Return expected claims of all rows from an additive Poisson GLM on the public cells of every feature."""
+    if portfolio.pairs is None:
+        raise ValueError("a pooled GLM needs the features of the tables")
+    rows = TableRows.build(portfolio.pairs, portfolio.columns, labelled=False)
+    tables = [table for table in ordered_tables(portfolio.pairs) if len(table) == 1]
+    cells = np.column_stack([rows.cells(table) for table in tables])
+    widths = [int(cells[:, j].max()) + 1 for j in range(cells.shape[1])]
+    starts = np.concatenate([[0], np.cumsum(widths)[:-1]])
+    return _cell_glm(cells + starts, int(np.sum(widths)), portfolio)
+
+
+def _cell_glm(cells: npt.NDArray[Any], width: int, portfolio: Portfolio) -> Floats:
+    """Iteratively reweighted least squares with one-hot columns, by cell counts instead of a matrix."""
+    claims, years, learn = portfolio.claims, portfolio.years, portfolio.learn
+    mine, y, e = cells[learn], claims[learn], years[learn]
+    weights = np.zeros(width)
+    level = float(np.log(y.sum() / e.sum()))
+    for _ in range(8):
+        mean = np.exp(np.clip(level + weights[mine].sum(1), -15, 5)) * e
+        hessian = np.zeros((width, width))
+        for j in range(mine.shape[1]):
+            for k in range(j, mine.shape[1]):
+                joint = np.bincount(mine[:, j].astype(np.int64) * width + mine[:, k], mean, width * width)
+                block = joint.reshape(width, width)
+                hessian += block if j == k else block + block.T
+        gradient = sum(np.bincount(mine[:, j], y - mean, width) for j in range(mine.shape[1]))
+        weights += np.clip(np.linalg.solve(hessian + np.eye(width), gradient - weights), -1, 1)
+    return np.asarray(np.exp(np.clip(level + weights[cells].sum(1), -15, 5)) * years)
+
+
+def glm3(portfolio: Portfolio) -> Floats:
+    """Return expected claims of all rows from GLM3 of Noll, Salzmann, Wuethrich (2020) on freMTPL2."""
+    c = portfolio.columns
+    age = c["DrivAge"].astype(np.float64)
+    bonus = np.minimum(c["BonusMalus"].astype(np.float64), 150)
+    vehicle = c["VehAge"].astype(np.float64)
+    area = np.unique(c["Area"].astype(np.str_), return_inverse=True)[1].astype(np.float64)
+    parts = [
+        np.ones(age.size), area, bonus, np.log(c["Density"].astype(np.float64)), age, np.log(age),
+        age**2, age**3, age**4, bonus * age, bonus * age**2, vehicle == 0, vehicle > 10,
+    ]  # fmt: skip
+    for values in (np.minimum(c["VehPower"].astype(np.float64), 9), c["VehBrand"], c["VehGas"], c["Region"]):
+        levels = np.unique(values)
+        parts += [values == level for level in levels[1:]]
+    design = np.column_stack([np.asarray(part, dtype=np.float64) for part in parts])
+    scale = np.maximum(design.std(0), 1e-12)
+    centre = design.mean(0)
+    scale[0], centre[0] = 1.0, 0.0
+    design = (design - centre) / scale
+    claims, years, learn = portfolio.claims, portfolio.years, portfolio.learn
+    x, y, e = design[learn], claims[learn], years[learn]
+    beta = np.zeros(design.shape[1])
+    beta[0] = np.log(y.sum() / e.sum())
+    for _ in range(9):
+        mean = np.exp(np.clip(x @ beta, -15, 3)) * e
+        beta += np.linalg.solve((x.T * mean) @ x + _RIDGE * np.eye(beta.size), x.T @ (y - mean))
+    return np.asarray(np.exp(np.clip(design @ beta, -15, 3)) * years)
+
+
+def has_glm3(portfolio: Portfolio) -> bool:
+    """Tell whether the portfolio asks for GLM3 and has its nine columns."""
+    nine = {"DrivAge", "BonusMalus", "VehAge", "Area", "Density", "VehPower", "VehBrand", "VehGas", "Region"}
+    return "GLM3" in portfolio.rivals and nine <= set(portfolio.columns)
