@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from convoy_audit.entry import parse_entry
+from convoy_audit.events import WitnessAlarm
 from convoy_audit.statement import Statement
 from convoy_audit.trail import Trail
 from convoy_coordinator.channel.server import open_channel
@@ -46,6 +47,15 @@ def until(true: Callable[[], Any], what: str, seconds: float = 15.0) -> float:
             raise AssertionError(f"not within {seconds} s: {what}")
         time.sleep(0.02)
     return time.monotonic() - begun
+
+
+def alarm(party: str) -> WitnessAlarm:
+    """Return an event that a node may state at any time."""
+    nothing = f"sha256:{'0' * 64}"
+    return WitnessAlarm(
+        at=datetime.now(UTC), party=party, origin="test.example/log", finding="rollback", known_size=2,
+        known_note=nothing, offered_size=1, offered_note=nothing,
+    )  # fmt: skip
 
 
 class RecordingGate:

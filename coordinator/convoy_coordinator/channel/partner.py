@@ -115,7 +115,7 @@ class PartnerServicer(partner_pb2_grpc.PartnerServicer):
         def checkpoint(_: Caller) -> Any:
             log = self._services.log
             signed = log.checkpoint()
-            note = log.latest() or signed  # with cosignatures; it may be a later one by now
+            note = log.newest() or signed  # with the cosignatures it has; it may be a later one by now
             size = peek(note.encode()).size
             try:
                 proof = log.consistency(request.known_size, size)
