@@ -18,6 +18,8 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _ROUND = re.compile(r"0|[1-9][0-9]*")
 EVENT_TYPES = frozenset({"suspend", "resume", "terminate", "supersede"})
 PHASES = ("authorise", "release")
+NUMBERED = ("vocabulary", "keys", "events", "duties", "node", "request")
+"""Members in which §1 holds for every number, also in members that nothing reads; a bad signature entry is code 7 or 8 instead."""
 
 
 class WorldMalformed(Exception):
@@ -151,6 +153,8 @@ def read(world: Mapping[str, Any]) -> World:
         WorldMalformed: at the first breach.
     """
     text(world, "contract_text", may_be_empty=True)
+    for name in NUMBERED:
+        _numbers(world.get(name), name)
     vocabulary = _vocabulary(mapping(world, "vocabulary"))
     return World(
         vocabulary=vocabulary,
@@ -170,6 +174,21 @@ def read_keys(world: Mapping[str, Any]) -> dict[str, Key]:
         WorldMalformed: at the first breach.
     """
     return {kid: _key(kid, value) for kid, value in _entries(world, "keys")}
+
+
+def _numbers(value: Any, name: str) -> None:
+    """Refuse a fraction, an exponent or an integer of 2^53 or more, at any depth (FORMAT.md §1)."""
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return
+    if kind is dict:
+        for key, item in value.items():
+            _numbers(item, key)
+    elif kind is list or kind is tuple:
+        for item in value:
+            _numbers(item, name)
+    elif kind is float or (kind is int and abs(value) > MAX_SAFE_INTEGER):
+        raise WorldMalformed(f"{name} holds a number that is no integer below 2^53")
 
 
 # Readers of one member -----------------------------------------------------------------------------------------------

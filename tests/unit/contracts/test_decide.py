@@ -73,6 +73,22 @@ def test_a_doubtful_clock_does_not_hide_other_reasons(baseline: dict[str, Any]) 
         lambda w: w["request"].update(precision={"night_share": "0.10e1"}),
         lambda w: w["request"].update(issuedAt="2027-03-01T09:59:60+08:00"),
         lambda w: w["request"].update(purpose="\ud800"),
+        lambda w: w["request"].update(unread=3600.0),
+        lambda w: w["node"].update(unread=[{"deep": 1e3}]),
+        lambda w: w["vocabulary"].update(unread=2**53),
+        lambda w: w["keys"]["k-oem-1"].update(unread=0.5) if "k-oem-1" in w["keys"] else w["keys"].update(a=1),
+        lambda w: w["request"].update(contractDigest=w["request"]["contractDigest"].upper()),
+        lambda w: w["request"].update(nodeRegions=[]),
+        lambda w: w["request"].update(recipients=[""]),
+        lambda w: w["request"].update(round=0),
+        lambda w: w["request"].update(deltaNano=None),
+        lambda w: w["node"].update(seenNonces=None),
+        lambda w: w["node"].update(authorised={"07": {"at": w["now"], "scope": "sha256:" + "0" * 64}}),
+        lambda w: w["node"].update(clockOk=1),
+        lambda w: w["node"]["consent"]["subjects"][0].update(person="p", n=2),
+        lambda w: w["node"]["consent"]["subjects"][0].pop("given"),
+        lambda w: w.pop("duties"),
+        lambda w: w.update(contract_text=None),
     ],
 )
 def test_a_malformed_world_has_that_one_reason(baseline: dict[str, Any], spoil: Any) -> None:
@@ -81,6 +97,23 @@ def test_a_malformed_world_has_that_one_reason(baseline: dict[str, Any], spoil: 
     decision = decide(baseline)
     assert decision.reasons == ("INPUT_MALFORMED",)
     assert decision.obligations == ()
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda w: w.update(remark="unread"),
+        lambda w: w["request"].update(remark={"a": [1, None, True]}),
+        lambda w: w["node"].update(remark=-(2**53) + 1),
+        lambda w: w["signatures"].append({"party": "did:web:nobody", "sigT": 1.5}),
+        lambda w: w["signatures"][0].update(remark=0.5),
+        lambda w: w["events"].append({"uid": "urn:other", "seq": 1, "type": "terminate", "by": "*", "at": w["now"]}),
+    ],
+)
+def test_unknown_members_and_what_concerns_others_are_ignored(baseline: dict[str, Any], add: Any) -> None:
+    """The world is open where the contract is closed (FORMAT.md §1)."""
+    add(baseline)
+    assert decide(baseline).allow
 
 
 @pytest.mark.parametrize(
