@@ -203,6 +203,14 @@ class Pair:
         self._masked[:, start:stop] = words.reshape(columns, stop - start)
         self._arrived.add(chunk)
 
+    def own_column(self, query: PlannedQuery, row: int) -> NDArray[np.int16]:
+        """Return one column of own matrix, on the grid of ``MATRIX_BITS``: row ``row`` of a query's result."""
+        column = query.columns[0] + row
+        if column >= min(query.columns[1], len(self._matrix())):
+            raise ShapeMismatch(f"query {query.id} asks for columns beyond the matrix.", party=self._party)
+        own: NDArray[np.int16] = self._matrix()[column]
+        return own
+
     def _matrix(self) -> NDArray[np.int16]:
         if self._own is None:
             raise MessageMissing("own matrix is not fixed yet.", party=self._party)

@@ -284,8 +284,10 @@ class PartySession:
         for name, holds, sender, tag in self._all_needed(query):
             self._pair(name).check_ready(query, holds)
             self._peek(sender, tag)
-        counted = self._row_pairs(query)
-        rows = sum(self._pair(name).rows for name in counted)
+        self._check_rows(query, bound)
+
+    def _check_rows(self, query: PlannedQuery, bound: float | None) -> None:
+        rows = sum(self._pair(name).rows for name in self._row_pairs(query))
         largest = min(value for value in (query.clip, query.peak, bound) if value is not None)
         check_headroom(rows, largest, fraction_bits(query), query.noise_sd)
 
@@ -382,7 +384,7 @@ class PartySession:
 
     def _step(self, query: PlannedQuery, step: str) -> None:
         """Refuse a step that is taken twice, out of turn, or for another query of the same id."""
-        steps = _STEPS[query.kind]
+        steps = self._steps_of(query)
         if step not in steps:
             raise MessageUnexpected(f"a {query.kind} query has no step {step}.", party=self.party)
         before, last = self._done.get(query.id, (query, ""))
@@ -391,6 +393,9 @@ class PartySession:
             raise TagReused(f"step {step} of query {query.id} was taken before.", party=self.party)
         if steps.index(step) > done:
             raise MessageMissing(f"step {steps[done]} of query {query.id} comes first.", party=self.party)
+
+    def _steps_of(self, query: PlannedQuery) -> tuple[str, ...]:
+        return _STEPS[query.kind]
 
     def _mark(self, query: PlannedQuery, step: str) -> None:
         self._done[query.id] = (query, step)
