@@ -143,6 +143,12 @@ class Notice:
     digest: str
 
 
+def asked_for(contract: Contract) -> tuple[list[str], list[str]]:
+    """Return the purposes and the recipients that a contract asks a person to agree to, sorted."""
+    purposes = sorted({purpose for rule in contract.permission for purpose in _purposes(rule.constraint)})
+    return purposes, sorted({to for output in contract.outputs for to in output.recipients})
+
+
 def notice(contract: Contract, party: str) -> Notice:
     """Write the notice of a contract for the persons of one party.
 
@@ -150,8 +156,7 @@ def notice(contract: Contract, party: str) -> Notice:
     recipients by name, place, term, privacy budget, and when a withdrawal takes effect (PIPL Art. 14-17, 23, 30).
     """
     rows = [row for row in contract.data if row.provider == party]
-    purposes = sorted({purpose for rule in contract.permission for purpose in _purposes(rule.constraint)})
-    recipients = sorted({r for output in contract.outputs for r in output.recipients})
+    purposes, recipients = asked_for(contract)
     fields = [field for row in rows for field in row.fields]
     sensitive = [field.name for field in fields if field.sensitive]
     epsilon = max((contract.privacy[row.asset].totalMicro for row in rows if row.asset in contract.privacy), default=0)

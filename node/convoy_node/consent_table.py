@@ -115,7 +115,7 @@ class TableReader:
             faults["the table has no rows"] = 0
         if faults:
             raise ConsentRefused(
-                f"the consent table has {len(faults)} kinds of faults.",
+                f"the consent table has {len(faults)} {'kind' if len(faults) == 1 else 'kinds'} of faults.",
                 party=self._party,
                 reasons=[f"{what} ({n} rows)" if n else what for what, n in faults.items()],
             )

@@ -28,7 +28,7 @@ from convoy_audit.errors import AuditError
 from convoy_audit.events import ConsentRooted
 from convoy_audit.merkle import Tree, root
 from convoy_audit.statement import open_statement, sign_statement
-from convoy_contracts.consent import REASK_DAYS, record_json, state_of
+from convoy_contracts.consent import REASK_DAYS, asked_for, record_json, state_of
 from convoy_contracts.document import Contract
 from convoy_contracts.instants import instant, timestamp
 from convoy_node import setup
@@ -475,11 +475,11 @@ class ConsentOffice:
             same = standing is not None and standing.counterpart == told["counterpart"]
             told["link_id"] = standing.link_id if standing and same else secrets.token_bytes(LINK_BYTES)
         names = {*told, *("given", "until", "notice", "purpose", "recipients", "separate", "age")}
+        contract = self.contract(uid)
         if told.get("refused"):
-            told.setdefault("until", "open-ended")
+            told = _refusable(contract) | {"until": "open-ended"} | told
         reader = TableReader(names, party=self.party)
         (row,) = reader.rows({name: [told.get(name)] for name in reader.names})
-        contract = self.contract(uid)
         if contract is not None and row.given is not None:
             _check_against(contract, row, self.party, reader)
         reader.raise_faults()
@@ -596,9 +596,22 @@ class _Counted:
             yield item
 
 
+def _refusable(contract: Contract | None) -> dict[str, Any]:
+    """Return what a contract's notice asks for: what a person who says no has refused."""
+    if contract is None:
+        return {}
+    purposes, recipients = asked_for(contract)
+    return {
+        "notice": contract.consent.notices[0],
+        "purpose": purposes[0] if purposes else "convoy:Any",
+        "recipients": recipients,
+    }
+
+
 def _check_against(contract: Contract, row: ConsentRow, party: str, reader: TableReader) -> None:
     """Add what the contract itself does not allow in a consent."""
-    reader.count("notice", "not one that the contract accepts", row.notice not in contract.consent.notices)
+    foreign = bool(row.notice) and row.notice not in contract.consent.notices
+    reader.count("notice", "not one that the contract accepts", foreign)
     sensitive = any(f.sensitive for scheduled in contract.data if scheduled.provider == party for f in scheduled.fields)
     reader.count(
         "until", "open-ended, but the contract has sensitive data: name a term", sensitive and row.until is None
