@@ -30,6 +30,7 @@ from convoy_coordinator.parties import routes as parties
 from convoy_coordinator.problems import install_problems
 from convoy_coordinator.releases import routes as releases
 from convoy_coordinator.runs import routes as runs
+from convoy_coordinator.schedules import routes as schedules
 from convoy_coordinator.settings import Settings
 from convoy_coordinator.wiring import Parts, wire
 
@@ -78,6 +79,7 @@ def create_app(settings: Settings, *, clock: Clock = now_utc) -> FastAPI:
     app.include_router(changes.router(parts.changes))
     app.include_router(catalogue.router(parts.catalogue))
     app.include_router(runs.router(parts.runs, operator))
+    app.include_router(schedules.router(parts.schedules, operator))
     app.include_router(releases.router(parts.releases))
     questions = Questions(parts.log)
     app.include_router(log.router(parts.log))
@@ -117,6 +119,7 @@ def _lifespan(parts: Parts):  # type: ignore[no-untyped-def]
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         parts.publisher.start()
+        parts.schedules.start()
         yield
         parts.close()
 

@@ -21,6 +21,8 @@ from rich.table import Table
 
 from convoy_coordinator.enrolment import commands as enrolment_commands
 from convoy_coordinator.errors import CoordinatorError
+from convoy_coordinator.runs import commands as run_commands
+from convoy_coordinator.schedules import commands as schedule_commands
 
 if TYPE_CHECKING:
     from convoy_coordinator.wiring import Parts
@@ -127,7 +129,7 @@ def serve(
         )
     )
     from convoy_coordinator.channel.server import open_channel
-    from convoy_coordinator.enrolment.commands import serving
+    from convoy_coordinator.operator import serving
 
     parts = application.state.parts
     with open_channel(parts) as channel, contextlib.suppress(KeyboardInterrupt):
@@ -215,6 +217,8 @@ def log(
 
 
 enrolment_commands.register(app)
+app.add_typer(run_commands.commands, name="run")
+app.add_typer(schedule_commands.commands, name="schedule")
 
 
 def main() -> None:

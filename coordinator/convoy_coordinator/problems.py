@@ -76,6 +76,13 @@ CATALOGUE: Final[Mapping[str, Kind]] = {
         "Read the token again from the coordinator's keys folder.",
         "请重新从协调方的 keys 文件夹读取令牌。",
     ),
+    "SCHEDULE_UNKNOWN": _kind(
+        404,
+        "There is no such schedule.",
+        "没有该计划任务。",
+        "List them: GET /v1/schedules, or convoy-coordinator schedule list.",
+        "请查看列表：GET /v1/schedules，或 convoy-coordinator schedule list。",
+    ),
     "NOT_FOUND": _kind(
         404,
         "There is nothing at this address.",

@@ -35,6 +35,7 @@ from convoy_coordinator.parties.service import PartyService, witness_keys
 from convoy_coordinator.parties.store import short_name
 from convoy_coordinator.releases.service import ReleaseService
 from convoy_coordinator.runs.service import RunService
+from convoy_coordinator.schedules.service import ScheduleService
 from convoy_coordinator.settings import Settings
 
 
@@ -57,6 +58,7 @@ class Parts:
     changes: ChangeService
     catalogue: CatalogueService
     runs: RunService
+    schedules: ScheduleService
     releases: ReleaseService
     evidence: EvidenceService
     enrolment: EnrolmentService
@@ -95,6 +97,7 @@ class Parts:
 
     def close(self) -> None:
         """Stop the log's publisher and writer and let the database go."""
+        self.schedules.stop()
         self.publisher.stop()
         self.log.close()
         self.engine.dispose()
@@ -183,6 +186,7 @@ def wire(settings: Settings, clock: Clock = now_utc) -> Parts:
         changes=ChangeService(sessions, journal, contracts, parties, clock),
         catalogue=CatalogueService(sessions, journal, contracts, parties, clock),
         runs=runs,
+        schedules=ScheduleService(sessions, runs, clock),
         releases=releases,
         evidence=EvidenceService(log, contracts, releases, clock),
         enrolment=enrolment,

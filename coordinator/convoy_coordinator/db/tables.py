@@ -16,13 +16,25 @@ from convoy_coordinator.log import tables as _log
 from convoy_coordinator.parties import store as _parties
 from convoy_coordinator.releases import store as _releases
 from convoy_coordinator.runs import store as _runs
+from convoy_coordinator.schedules import store as _schedules
 
-MODULES: Final = (_parties, _contracts, _proposals, _catalogue, _runs, _releases, _ledgers, _enrolment, _log)
+MODULES: Final = (
+    _parties,
+    _contracts,
+    _proposals,
+    _catalogue,
+    _runs,
+    _releases,
+    _ledgers,
+    _enrolment,
+    _log,
+    _schedules,
+)
 TABLES: Final = frozenset(
     {
         *("party", "contract", "contract_signature", "contract_event", "run", "release"),
         *("signed_proposal", "catalogue_entry", "tier_grant"),
-        *("ledger", "ledger_position"),
+        *("ledger", "ledger_position", "schedule"),
         *("party_key", "party_standing", "invitation", "enrolment_request", "certificate"),
         *("log_entry", "log_frontier", "log_checkpoint", "log_cosignature"),
     }

@@ -6,15 +6,21 @@ has one sequencer, and it lives behind these calls.
 
 from __future__ import annotations
 
+import time
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import httpx
 
 from convoy_coordinator.federation.errors import CoordinatorSaid
 
 Json = dict[str, Any]
+RESTART_S: Final = 30.0
+"""How long a call waits for a coordinator that does not answer."""
+RETRY_S: Final = 0.5
+REPEATABLE: Final = ("/progress", "/state", "/cosignatures", "/checkpoint")
+"""POST calls that change nothing when they are carried out twice."""
 
 
 class CoordinatorPort:
@@ -84,7 +90,7 @@ class CoordinatorPort:
 
     def _call(self, method: str, path: str, body: Json | None = None, text: bool = False) -> Json:
         try:
-            response = self._client.request(method, path, json=body)
+            response = self._ask(method, path, body)
         except httpx.HTTPError as error:
             raise CoordinatorSaid(
                 f"the coordinator did not answer {method} {path.split('?')[0]} ({type(error).__name__})",
@@ -106,3 +112,19 @@ class CoordinatorPort:
                 fix=str(problem.get("fix") or ""),
             )
         return {"text": response.text} if text else dict(response.json())
+
+    def _ask(self, method: str, path: str, body: Json | None) -> httpx.Response:
+        """Send a request; wait for a coordinator that is being restarted, as long as repeating the request does no harm."""
+        deadline = time.monotonic() + RESTART_S
+        while True:
+            try:
+                return self._client.request(method, path, json=body)
+            except httpx.ConnectError:  # it was never sent
+                if time.monotonic() > deadline:
+                    raise
+            except httpx.TransportError:  # it may have been carried out
+                if method != "GET" and not path.endswith(REPEATABLE):
+                    raise
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(RETRY_S)

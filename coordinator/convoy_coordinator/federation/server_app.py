@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,8 @@ from convoy_audit.entry import encode
 from convoy_audit.events import RunAuthorised
 from convoy_contracts.errors import ContractsError
 from convoy_coordinator.federation.assignment import Assignment, assignment
-from convoy_coordinator.federation.errors import FederationError, NodeFailed, NodeLost, NodeRefused
+from convoy_coordinator.federation.errors import CoordinatorSaid, FederationError, NodeFailed, NodeLost, NodeRefused
+from convoy_coordinator.federation.evaluation import check_insurers
 from convoy_coordinator.federation.exchange import Exchange, Figures
 from convoy_coordinator.federation.flower.gated_grid import grid_nodes
 from convoy_coordinator.federation.port import CoordinatorPort
@@ -35,6 +38,9 @@ from convoy_models.plan_digest import plan_digest
 log = logging.getLogger(__name__)
 app = ServerApp()
 PROGRESS_EVERY_S = 0.25
+ALIVE_EVERY_S = 5.0
+ENDED = "RUN_STATE_WRONG"
+"""What the coordinator answers about a run that has ended already."""
 CODE = re.compile(r"[A-Z][A-Z0-9_]+")
 """A reason code; every other reason is a sentence for people."""
 
@@ -65,7 +71,7 @@ def serve_next(grid: Grid, port: CoordinatorPort) -> str | None:
         run = assignment(order, datetime.now(UTC))
         exchange = Exchange(grid, grid_nodes(grid), uid, figures)
         loop = RoundLoop(run, exchange, port, _Reporter(port, uid))
-        with about(run=uid, contract=run.contract.digest):
+        with about(run=uid, contract=run.contract.digest), _heartbeat(port, uid):
             _carry_out(run, loop, port, figures)
     except (FederationError, ModelsError, ContractsError) as error:
         _stop(port, uid, loop, error)
@@ -74,6 +80,7 @@ def serve_next(grid: Grid, port: CoordinatorPort) -> str | None:
 
 def _carry_out(run: Assignment, loop: RoundLoop, port: CoordinatorPort, figures: Figures) -> None:
     started = time.monotonic()
+    check_insurers(run)
     sizes = loop.hello()
     entry = encode(
         RunAuthorised(
@@ -101,7 +108,8 @@ def _carry_out(run: Assignment, loop: RoundLoop, port: CoordinatorPort, figures:
     port.state(run.uid, "running")
     loop.exchange_matrices()
     model = loop.fit()
-    released = port.release(release_body(run, model, figures, rows, {"index": index, "size": size}))
+    evaluation = loop.evaluate(model)
+    released = port.release(release_body(run, model, figures, rows, {"index": index, "size": size}, evaluation))
     loop.finish(str(released["manifestDigest"]))
     loop.witness(loop.hello())
     port.progress(
@@ -128,6 +136,8 @@ def _stop(
         log.warning("run stopped: %s", code)
     if loop is not None:
         loop.abort(code, party if isinstance(error, NodeLost | NodeFailed) else None)
+    if code == ENDED:
+        return  # cancelled, or given up by the coordinator: it has said so itself
     told = list(getattr(error, "reasons", ())) + list(getattr(error, "problems", ()))
     faults = [reason for reason in told if CODE.fullmatch(reason) is None]
     port.state(
@@ -139,6 +149,24 @@ def _stop(
         cause="\n".join([str(getattr(error, "cause", None) or error), *(f"- {fault}" for fault in faults)]),
         fix=str(getattr(error, "fix", None) or "See the log of the coordinator and of the party named here."),
     )
+
+
+@contextlib.contextmanager
+def _heartbeat(port: CoordinatorPort, uid: str) -> Iterator[None]:
+    """Tell the coordinator every few seconds that this process lives, also while it waits for a slow node."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(ALIVE_EVERY_S):
+            with contextlib.suppress(CoordinatorSaid):  # the run's own calls say what is wrong
+                port.progress(uid, {})
+
+    thread = threading.Thread(target=beat, name=f"alive-{uid}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 class _Reporter:

@@ -164,6 +164,16 @@ def router(service: RunService, operator: Callable[[Request], None]) -> APIRoute
         """Show one run with its progress, or why it ended."""
         return run_json(service.get(uid))
 
+    @routes.put("/{uid}/cancellation", dependencies=[Depends(operator)])
+    def cancel(uid: str) -> dict[str, Any]:
+        """Stop a run that waits or is going."""
+        return run_json(service.cancel(uid))
+
+    @routes.post("/{uid}/again", status_code=201, dependencies=[Depends(operator)])
+    def again(uid: str) -> dict[str, Any]:
+        """Queue the order of a run that did not finish once more."""
+        return run_json(service.again(uid))
+
     return routes
 
 

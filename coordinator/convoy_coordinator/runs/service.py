@@ -60,6 +60,7 @@ class RunService:
         self._journal = journal
         self._contracts = contracts
         self._clock = clock
+        self.lease_s = lease_s
         self._lease = timedelta(seconds=lease_s)
 
     def queue(self, asked: RunRequest) -> Run:
@@ -111,6 +112,35 @@ class RunService:
             with writing(self._sessions) as session:
                 store.insert_run(session, run)
         return run
+
+    def check(self, asked: RunRequest) -> None:
+        """Check an order against its contract as it stands now; queue nothing.
+
+        Raises:
+            Problem: CONTRACT_UNKNOWN, CONTRACT_NOT_ACTIVE or REQUEST_OUTSIDE_CONTRACT.
+        """
+        _check(asked, self._contracts.view(asked.contract_digest))
+
+    def cancel(self, uid: str) -> Run:
+        """Stop a run by a person's order; the ServerApp learns of it at its next sign of life, nodes settle by their rule.
+
+        Raises:
+            Problem: RUN_UNKNOWN; RUN_STATE_WRONG where it has ended otherwise.
+        """
+        return self.move(uid, RunState.CANCELLED, _CANCELLED)
+
+    def again(self, uid: str) -> Run:
+        """Queue the order of a run that did not finish once more, as a run of its own: its sums and its price are new.
+
+        Raises:
+            Problem: RUN_UNKNOWN; RUN_STATE_WRONG for a run that is still going or that finished; what ``queue`` says.
+        """
+        run = self.get(uid)
+        if not run.state.needs_reason:
+            raise Problem(
+                "RUN_STATE_WRONG", f"run {uid} is {run.state.value}; only one that was stopped can be run again"
+            )
+        return self.queue(RunRequest(run.contract_digest, run.algorithm, run.requester, run.purpose, run.request))
 
     def claim(self) -> tuple[Run, ContractView] | None:
         """Give the next queued run to the caller, who alone may run it; ``None`` if there is
@@ -216,6 +246,14 @@ class RunService:
         """Return the last runs, newest first."""
         with self._sessions() as session:
             return store.latest_runs(session, limit)
+
+
+_CANCELLED: Final = Ending(
+    reasons=("RUN_CANCELLED",),
+    party="coordinator",
+    cause="the operator cancelled the run",
+    fix="Queue it again, if it should run: convoy-coordinator run again RUN.",
+)
 
 
 def _check(asked: RunRequest, view: ContractView) -> None:
