@@ -1,9 +1,9 @@
 """Train a described portfolio through the real federation: coordinator, log, contract, nodes, masks, ledgers, noise.
 
-``Federation(portfolio, specification, folder)`` founds, in a folder, what the portfolio describes: a carmaker, its insurers and an
-auditor, each with own keys, rows, consents and ledger, under one contract that all have signed. ``train()`` queues a run and
-returns the released model, verified as a recipient verifies it. Every node runs in this process (embedded runtime); the messages,
-the arithmetic and the noise are those of production.
+``federation(portfolio, specification, folder)`` founds, in a folder, what the portfolio describes: its insurers, an auditor and,
+for the vertical model, a carmaker, each with own keys, rows, consents and ledger, under one contract that all have signed.
+``train()`` queues a run and returns the released model, verified as a recipient verifies it. Every node runs in this process
+(embedded runtime); the messages, the arithmetic and the noise are those of production.
 
 LIMIT: the contract's budget is wide (``RUNS`` runs), so that several draws of the noise can be compared. Partners would never sign that.
 """
@@ -25,10 +25,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from flwr.app import Context, RecordDict
 from portfolio import Columns, Portfolio
 
-from convoy_contracts.build import Asset, Member, risk_contract
+from convoy_contracts.build import Asset, Member, pairs_contract, risk_contract
 from convoy_contracts.canonical import canonical_bytes
 from convoy_contracts.instants import timestamp
-from convoy_contracts.specification import RiskSpecification
+from convoy_contracts.specification import PairsSpecification, RiskSpecification
 from convoy_coordinator.federation.flower.local_grid import LocalGrid
 from convoy_coordinator.federation.server_app import app as server_app
 from convoy_coordinator.keys import read_keys
@@ -41,6 +41,7 @@ from convoy_demo.runtimes import coordinator_thread, free_port
 from convoy_models.bundle import read_bundle
 from convoy_models.noise import NoiseSource
 from convoy_models.risk.model import RiskModel
+from convoy_models.risk.pairs_model import PairsModel
 from convoy_node.client_app import make_client_app
 from convoy_node.identity import Card
 from convoy_node.register import Register
@@ -54,6 +55,7 @@ RUNS = 200
 """How many runs the contract's budget allows."""
 AGE = 30
 """Age in every consent record; the portfolio describes no minors."""
+Specification = RiskSpecification | PairsSpecification
 ENDED = frozenset({"finished", "failed", "refused", "cancelled"})
 
 
@@ -75,13 +77,15 @@ class Federation:
     """A founded federation whose coordinator answers."""
 
     folder: Path
-    specification: RiskSpecification
+    specification: Specification
     digest: str
     recipient: str
     api: Api
     parties: tuple[str, ...]
 
-    def train(self, noise: Callable[[str], NoiseSource] | None = None, limit_s: float = 3_600) -> RiskModel:
+    def train(
+        self, noise: Callable[[str], NoiseSource] | None = None, limit_s: float = 3_600
+    ) -> RiskModel | PairsModel:
         """Run once and return the released model.
 
         Raises:
@@ -95,7 +99,7 @@ class Federation:
         home = self.folder / "coordinator"
         order = {
             "contractDigest": self.digest,
-            "algorithm": "risk-towers",
+            "algorithm": "risk-pairs" if isinstance(self.specification, PairsSpecification) else "risk-towers",
             "requester": self.recipient,
             "purpose": PURPOSE,
         }
@@ -118,6 +122,8 @@ class Federation:
         bundle = read_bundle(
             home / "releases" / uid, key, recipient=self.recipient, contract_digest=self.digest, recalled=()
         ).value
+        if isinstance(self.specification, PairsSpecification):
+            return PairsModel.from_arrays(self.specification, bundle.arrays)
         return RiskModel.from_arrays(self.specification, bundle.arrays)
 
     def _ended(self, uid: str, limit_s: float) -> Mapping[str, Any]:
@@ -132,7 +138,7 @@ class Federation:
 
 
 @contextlib.contextmanager
-def federation(portfolio: Portfolio, specification: RiskSpecification, folder: Path) -> Iterator[Federation]:
+def federation(portfolio: Portfolio, specification: Specification, folder: Path) -> Iterator[Federation]:
     """Found a federation in an empty folder and serve its coordinator while the block runs."""
     create_coordinator(folder / "coordinator", name="Convoy bench", origin="convoy.example/bench", port=free_port())
     with (
@@ -140,7 +146,7 @@ def federation(portfolio: Portfolio, specification: RiskSpecification, folder: P
         contextlib.closing(Api(url, folder / "coordinator" / "keys")) as api,
     ):
         api.wait_ready(60)
-        frames = _short_names(portfolio)
+        frames = _short_names(portfolio, specification)
         cards = _found_nodes(portfolio, specification, frames, folder)
         for card in cards.values():
             api.post("/v1/parties", card.enrolment())
@@ -156,9 +162,9 @@ def federation(portfolio: Portfolio, specification: RiskSpecification, folder: P
         yield Federation(folder, specification, digest, recipient, api, tuple(cards))
 
 
-def _short_names(portfolio: Portfolio) -> dict[str, Columns]:
+def _short_names(portfolio: Portfolio, specification: Specification) -> dict[str, Columns]:
     """Return what each party holds, by a short name that is fit for an id."""
-    frames = portfolio.party_frames()
+    frames = portfolio.party_frames(specification)
     return {
         name if name == OEM else f"insurer-{number}": frames[name]
         for number, name in enumerate(sorted(frames, key=lambda name: (name == OEM, name)), start=1)
@@ -166,7 +172,7 @@ def _short_names(portfolio: Portfolio) -> dict[str, Columns]:
 
 
 def _found_nodes(
-    portfolio: Portfolio, specification: RiskSpecification, frames: Mapping[str, Columns], folder: Path
+    portfolio: Portfolio, specification: Specification, frames: Mapping[str, Columns], folder: Path
 ) -> dict[str, Card]:
     log_keys = list(public_facts(read_settings(folder / "coordinator"))["logKeys"])
     links = np.random.default_rng(1).integers(0, 256, (portfolio.learn.size, 16), dtype=np.uint8)
@@ -240,7 +246,7 @@ def _write(
 
 
 def _contract(
-    specification: RiskSpecification, cards: Mapping[str, Card], frames: Mapping[str, Columns], now: datetime
+    specification: Specification, cards: Mapping[str, Card], frames: Mapping[str, Columns], now: datetime
 ) -> dict[str, Any]:
     holders = sorted(map(party_of, frames))
     parties = [
@@ -254,7 +260,8 @@ def _contract(
         )
         for short, card in cards.items()
     ]
-    return risk_contract(
+    build = pairs_contract if isinstance(specification, PairsSpecification) else risk_contract
+    return build(
         uid=UID,
         version=1,
         nonce="bench-1",

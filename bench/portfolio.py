@@ -83,13 +83,19 @@ class Portfolio:
         """Return all columns of some rows."""
         return {name: values[which] for name, values in self.columns.items()}
 
-    def party_frames(self) -> dict[str, Columns]:
+    def party_frames(self, specification: RiskSpecification | PairsSpecification | None = None) -> dict[str, Columns]:
         """Return the learning rows as the parties hold them, by 'oem' and insurer name.
 
         Column ``row`` is the common row number; a caller who builds nodes turns it into link ids.
+
+        Args:
+            specification: of the run; by default the vertical model. Tables are wholly at the insurers.
         """
-        towers = {tower.role: tower for tower in self.towers.towers}
-        held = {role: [feature.name for feature in tower.features] for role, tower in towers.items()}
+        spec = specification if specification is not None else self.towers
+        if isinstance(spec, PairsSpecification):
+            held = {"insurer": [feature.name for feature in spec.features]}
+        else:
+            held = {tower.role: [feature.name for feature in tower.features] for tower in spec.towers}
         held["insurer"] += [self.claims_name, self.exposure_name]
         numbers = np.arange(self.learn.size)
         frames = {}
