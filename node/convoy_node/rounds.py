@@ -6,18 +6,23 @@ only names a query and carries public weights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from convoy_contracts.specification import RecommendSpecification, RiskSpecification
+from convoy_contracts.specification import PairsSpecification, RecommendSpecification, RiskSpecification, Specification
+from convoy_models.alone import alone_on
 from convoy_models.features import Block
-from convoy_models.plan import Plan, PlannedQuery, floor_cap
+from convoy_models.holdout import held_out, insurer_gain, log_factor
+from convoy_models.plan import EVALUATION_LOG_BOUND, Plan, PlannedQuery, floor_cap
 from convoy_models.recommend.items import history_rows, profile_rows, second_moments
 from convoy_models.risk.towers import Design, Labels
+from convoy_node import veto
 from convoy_node.errors import ActionRefused
+from convoy_node.tables_part import TablesPart
 
 Floats = npt.NDArray[np.float64]
 Ids = Sequence[tuple[str, bytes]]
@@ -49,9 +54,12 @@ class Part(Protocol):
     def local(self, query: PlannedQuery, weights: object) -> Floats:
         """Return own clipped sum of a LOCAL query."""
 
+    def try_candidate(self, candidate: object) -> str | None:
+        """Return why this party does not want the fitted model released, or None."""
+
 
 def make_part(
-    specification: RiskSpecification | RecommendSpecification,
+    specification: Specification,
     role: str,
     links: Mapping[str, Ids],
     solo: Sequence[str],
@@ -74,6 +82,11 @@ def make_part(
         raise ActionRefused("nobody's consent counts for this run.", code="COHORT_EMPTY", fix="Import consents first.")
     if isinstance(specification, RecommendSpecification):
         return _Offers(specification, role, links, table)
+    if isinstance(specification, PairsSpecification) and role == "insurer":
+        everyone = dict.fromkeys([*solo, *(local for ids in links.values() for local, _ in ids)])
+        return TablesPart(specification, list(everyone), table)
+    if isinstance(specification, PairsSpecification):
+        raise ActionRefused(f"role {role!r} has no part in a {specification.kind} run.", code="ROLE_WITHOUT_PART")
     if role == "insurer":
         return _Insurer(specification, links, solo, table)
     if role == "oem":
@@ -91,7 +104,8 @@ class _Insurer:
         self._rest = self._rows(table, alone) if alone else None
         self._joint: dict[str, tuple[Design, Labels]] = {}
         self._own = {peer: self._rows(table, [local for local, _ in ids]) for peer, ids in self._ids.items() if ids}
-        self._made: tuple[str, dict[str, Floats]] | None = None
+        self._out: dict[str, npt.NDArray[np.bool_]] = {}
+        self._alone: dict[str, Floats] | None = None
 
     def _rows(self, table: Table, ids: Sequence[str]) -> tuple[Design, Labels]:
         columns = table.columns(ids)
@@ -107,34 +121,70 @@ class _Insurer:
             take(design, rows),
             Labels(labels.claims[rows], labels.exposure_years[rows]),
         )
+        self._out[peer] = out_of_training(self._spec, self._ids[peer], rows)
         return self._joint[peer][0].dense()
 
     def factors(self, query: PlannedQuery, weights: object) -> tuple[dict[str, Floats], float]:
+        if query.purpose == "holdout-logs":
+            cap = self._spec.claimCap
+            made = {peer: labels.capped(cap) for peer, (_, labels) in self._joint.items()}
+            return only(made, self._out, query), float(cap)
         made = {
             peer: design.factor(tower_weights(weights, "insurer"), labels.exposure_years)
             for peer, (design, labels) in self._joint.items()
         }
-        return made, floor_cap(self._tower)
+        return only(made, self._out, query), floor_cap(self._tower)
 
     def vectors(self, query: PlannedQuery) -> tuple[dict[str, Floats], float]:
         cap = self._spec.claimCap
-        return {peer: labels.capped(cap) for peer, (_, labels) in self._joint.items()}, float(cap)
+        made = {peer: labels.capped(cap) for peer, (_, labels) in self._joint.items()}
+        return only(made, self._out, query), float(cap)
 
     def local(self, query: PlannedQuery, weights: object) -> Floats:
-        rest = [self._rest] if self._rest is not None else []
-        parts = list(self._joint.values()) if query.cohort == "joint" else rest
-        total = np.zeros(query.size)
-        for design, labels in parts:
+        rest = {"": self._rest} if self._rest is not None else {}
+        parts = self._joint if query.cohort == "joint" else rest
+        made: dict[str, Floats] = {}
+        for peer, (design, labels) in parts.items():
             if query.purpose == "labels":
-                values = labels.capped(self._spec.claimCap)
+                made[peer] = labels.capped(self._spec.claimCap)
             else:
-                values = design.factor(tower_weights(weights, "insurer"), labels.exposure_years)
-            total = total + design.sums(values, query.columns)
+                made[peer] = design.factor(tower_weights(weights, "insurer"), labels.exposure_years)
+        if query.cohort == "joint":
+            if query.purpose.startswith("holdout"):
+                made = self._gain(query.purpose, made)
+            made = only(made, self._out, query)
+        total = np.zeros(query.size)
+        for peer, values in made.items():
+            total = total + parts[peer][0].sums(values, query.columns)
         return total
+
+    def try_candidate(self, candidate: object) -> str | None:
+        return veto.tried(self._spec, candidate, self._rest)
+
+    def _gain(self, purpose: str, own: Mapping[str, Floats]) -> dict[str, Floats]:
+        """Return what each joint person adds to a local sum of the evaluation; the own model is fitted once."""
+        if self._alone is None:
+            kept = {peer: np.flatnonzero(~self._out[peer]) for peer in self._joint}
+            level_on = [
+                (take(design, kept[peer]), Labels(labels.claims[kept[peer]], labels.exposure_years[kept[peer]]))
+                for peer, (design, labels) in self._joint.items()
+            ]
+            learned = [*level_on, *([self._rest] if self._rest is not None else [])]
+            made = alone_on(self._spec, learned, list(self._joint.values()), level_on)
+            self._alone = dict(zip(self._joint, made, strict=True))
+        cap = math.prod(floor_cap(tower) for tower in self._spec.towers)
+        return {
+            peer: insurer_gain(
+                purpose, own[peer], np.minimum(self._alone[peer], cap), labels.capped(self._spec.claimCap), cap
+            )
+            for peer, (_, labels) in self._joint.items()
+        }
 
 
 class _Oem:
     def __init__(self, spec: RiskSpecification, links: Mapping[str, Ids], table: Table) -> None:
+        self._spec = spec
+        self._out: dict[str, npt.NDArray[np.bool_]] = {}
         self._tower = next(t for t in spec.towers if t.role == "oem")
         self._ids = {peer: list(ids) for peer, ids in links.items()}
         self._own = {
@@ -150,17 +200,24 @@ class _Oem:
 
     def aligned(self, peer: str, rows: npt.NDArray[np.int64]) -> Floats | None:
         self._joint[peer] = take(self._own.pop(peer), rows)
+        self._out[peer] = out_of_training(self._spec, self._ids[peer], rows)
         return self._joint[peer].dense()
 
     def factors(self, query: PlannedQuery, weights: object) -> tuple[dict[str, Floats], float]:
         made = {peer: design.factor(tower_weights(weights, "oem")) for peer, design in self._joint.items()}
-        return made, floor_cap(self._tower)
+        if query.purpose == "holdout-logs":
+            logs = {peer: log_factor(values) for peer, values in made.items()}
+            return only(logs, self._out, query), EVALUATION_LOG_BOUND
+        return only(made, self._out, query), floor_cap(self._tower)
 
     def vectors(self, query: PlannedQuery) -> tuple[dict[str, Floats], float]:
         raise ActionRefused(f"query {query.id} has no vector at the OEM.", code="QUERY_WITHOUT_PART")
 
     def local(self, query: PlannedQuery, weights: object) -> Floats:
         raise ActionRefused(f"query {query.id} has no local sum at the OEM.", code="QUERY_WITHOUT_PART")
+
+    def try_candidate(self, candidate: object) -> str | None:
+        return None
 
 
 class _Offers:
@@ -198,9 +255,30 @@ class _Offers:
             total = total + second_moments(rows)
         return total
 
+    def try_candidate(self, candidate: object) -> str | None:
+        return None
+
 
 HISTORY_COLUMN = "items"
 """The charging operator's column: a list of used item ids for each person."""
+
+
+def out_of_training(
+    spec: RiskSpecification, ids: Sequence[tuple[str, bytes]], rows: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Return which common rows are held out: a public hash of the link id, alike at both holders."""
+    if spec.evaluation is None:
+        return np.zeros(rows.size, dtype=bool)
+    return held_out([ids[int(row)][1] for row in rows], spec.evaluation.holdoutMilli)
+
+
+def only(
+    made: Mapping[str, Floats], out: Mapping[str, npt.NDArray[np.bool_]], query: PlannedQuery
+) -> dict[str, Floats]:
+    """Return vectors with zeros for whom the query is not about: held-out persons in training, all others in the
+    evaluation."""
+    is_evaluation = query.purpose.startswith("holdout")
+    return {peer: np.where(out[peer] == is_evaluation, values, 0.0) for peer, values in made.items()}
 
 
 def take(design: Design, rows: npt.NDArray[np.int64]) -> Design:

@@ -51,7 +51,8 @@ from convoy_node.witness_home import alarm_event, check_log_standing, contracts_
 BUCKET: Final = 50
 """Row counts leave the node only in buckets of this size, rounded down."""
 ACTIONS: Final = (
-    "hello", "witness", "statements", "authorise", "align", "matrix", "deal", "open", "share", "close", "finish", "abort",
+    "hello", "witness", "statements", "authorise", "align", "matrix", "deal", "open", "share", "close", "candidate",
+    "finish", "abort",
 )  # fmt: skip
 _CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{1,63}")
 _INSIDE = (
@@ -85,9 +86,7 @@ class NodeRuntime:
         self._clock = clock
         self._guard = threading.Lock()
         self._admission = Admission(self.home, noise or DiscreteGaussian(), clock)
-        self._receipts = Receipts(
-            home, self.party, lambda: contracts_policy(home, self.home.settings), clock
-        )
+        self._receipts = Receipts(home, self.party, lambda: contracts_policy(home, self.home.settings), clock)
         self._runs: dict[str, Run] = {}
         self._actions: dict[str, Callable[[Payload], Payload]] = {
             action: getattr(self, f"_{action}") for action in ACTIONS
@@ -199,7 +198,9 @@ class NodeRuntime:
             return self._decided(case, decision, 0)
         run = self._admission.begin(case)
         self._runs[ask.run] = run
-        rows = sum(map(len, run.part.links.values())) if run.part is not None else 0
+        linked = run.part.links if run.part is not None else {}
+        # Where rows are aligned with nobody, everyone who counts takes part.
+        rows = sum(map(len, linked.values())) if linked else run.people.size
         return self._decided(case, decision, rows)
 
     def _prepare_consents(self, case: Case, payload: Payload) -> None:
@@ -312,6 +313,14 @@ class NodeRuntime:
             self.home.ledger.spend(run.known.run, query.id, run.known.attempt)
             arrays[query.id] = session.close(query, local)
         return Payload({}, {}, arrays)
+
+    def _candidate(self, payload: Payload) -> Payload:
+        """Try the fitted model on own customers; the answer is a veto or none, never a figure."""
+        run = self._run(payload)
+        _, part = _working(run)
+        reason = part.try_candidate(payload.data.get("candidate"))
+        self.journal.note("tried candidate", run=run.known.run, veto=reason)
+        return Payload({"veto": reason is not None, **({"cause": reason} if reason else {})})
 
     def _may_release(self, run: Run) -> None:
         """Decide on the release of this run as of now.

@@ -9,17 +9,24 @@ from typing import Any
 import numpy as np
 
 from convoy_contracts.build import specification_json
-from convoy_contracts.specification import Knots, RiskSpecification
+from convoy_contracts.specification import Cuts, Knots, Levels, PairsSpecification, RiskSpecification
 from convoy_coordinator.federation.assignment import Assignment
+from convoy_coordinator.federation.evaluation import figures as evaluation_json
+from convoy_coordinator.federation.evaluation import measures
 from convoy_coordinator.federation.exchange import Figures
 from convoy_models.bundle import Golden, ReleaseFacts, pack
 from convoy_models.card import CardFacts, Text
+from convoy_models.holdout import Evaluation
 from convoy_models.recommend.items import bounded
 from convoy_models.recommend.model import RecommendModel
 from convoy_models.risk.model import RiskModel
+from convoy_models.risk.pairs_model import PairsModel
 
 TITLES = {
     "risk-towers/1": Text("联合驾驶风险模型（赔案频率）", "Joint driver-risk model (claim frequency)"),
+    "risk-pairs/1": Text(
+        "联合驾驶风险模型（单因素与双因素表）", "Joint driver-risk model (tables of one factor and of two)"
+    ),
     "recommend-items/1": Text("联合推荐模型（充电与服务）", "Joint recommendation model (charging and services)"),
 }
 LIMITS = (
@@ -32,11 +39,15 @@ LIMITS = (
         "Nodes are assumed to follow the protocol; an actively cheating party could break the protection of OEM data.",
     ),
 )
+NOT_EVALUATED = Text(
+    "合约未约定留出样本：本次发布未经差分隐私评估。",
+    "The contract holds nobody out: this release was not evaluated under differential privacy.",
+)
 
 
 def release_body(
-    run: Assignment, model: RiskModel | RecommendModel, figures: Figures, rows: Mapping[str, Any],
-    evidence: Mapping[str, Any],
+    run: Assignment, model: RiskModel | PairsModel | RecommendModel, figures: Figures, rows: Mapping[str, Any],
+    evidence: Mapping[str, Any], evaluation: Evaluation | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the body of ``POST /internal/releases``."""
     spec = run.specification
@@ -65,7 +76,8 @@ def release_body(
         noise_rule=spec.noiseRule,
         rows=[(party, int(count)) for party, count in sorted(rows.items()) if int(count) > 0],
         features=_features(run),
-        limits=LIMITS,
+        measures=measures(evaluation) if evaluation is not None else (),
+        limits=LIMITS if evaluation is not None else (*LIMITS, NOT_EVALUATED),
     )
     files = pack(
         facts,
@@ -74,10 +86,13 @@ def release_body(
         golden=[_golden(model)],
         card=card,
     )
+    summary: dict[str, Any] = {"blobBytes": figures.blob_bytes, "exchanges": sum(figures.exchanges.values())}
+    if evaluation is not None:
+        summary["evaluation"] = evaluation_json(evaluation)
     return {
         "run": run.uid,
         "files": {name: b64encode(content).decode() for name, content in files.items()},
-        "summary": {"blobBytes": figures.blob_bytes, "exchanges": sum(figures.exchanges.values())},
+        "summary": summary,
     }
 
 
@@ -85,24 +100,31 @@ def _features(run: Assignment) -> list[tuple[str, list[str]]]:
     spec = run.specification
     if isinstance(spec, RiskSpecification):
         return [(tower.role, [feature.name for feature in tower.features]) for tower in spec.towers]
+    if isinstance(spec, PairsSpecification):
+        return [("insurer", [feature.name for feature in spec.features] + [" × ".join(pair) for pair in spec.pairs])]
     return [("oem", [feature.name for feature in spec.profile]), ("charging", [f"{len(spec.items)} items"])]
 
 
-def _golden(model: RiskModel | RecommendModel) -> Golden:
+def _golden(model: RiskModel | PairsModel | RecommendModel) -> Golden:
     """Return inputs on and between public points with the model's own outputs."""
     if isinstance(model, RiskModel):
         cohort = "joint" if "joint" in model.cohorts else "all"
-        columns: dict[str, list[float | str]] = {}
-        for tower in model.specification.towers:
-            for feature in tower.features:
-                if isinstance(feature, Knots):
-                    low, high = float(feature.knots[0]), float(feature.knots[-1])
-                    columns[feature.name] = [low, (low + high) / 2, high]
-                else:
-                    columns[feature.name] = [feature.levels[0], feature.levels[-1], feature.levels[0]]
+        columns = {f.name: _points(f) for tower in model.specification.towers for f in tower.features}
         return Golden(cohort, columns, [float(rate) for rate in model.rate(cohort, columns)])
+    if isinstance(model, PairsModel):
+        columns = {feature.name: _points(feature) for feature in model.specification.features}
+        return Golden("all", columns, [float(rate) for rate in model.rate(columns)])
     items = len(model.specification.items)
     rows = bounded(np.eye(items)[:2], float(model.specification.historyNorm))
     scores = model.warm(rows)
     history: dict[str, list[float | str]] = {"items": [model.specification.items[0], model.specification.items[1]]}
     return Golden("joint", history, [float(score) for score in scores[:, :8].reshape(-1)])
+
+
+def _points(feature: Knots | Cuts | Levels) -> list[float | str]:
+    """Return three values of a feature: its ends and one between."""
+    if isinstance(feature, Levels):
+        return [feature.levels[0], feature.levels[-1], feature.levels[0]]
+    numbers = feature.knots if isinstance(feature, Knots) else feature.cuts
+    low, high = float(numbers[0]), float(numbers[-1])
+    return [low, (low + high) / 2, high]

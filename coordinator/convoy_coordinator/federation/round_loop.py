@@ -14,19 +14,25 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from convoy_coordinator.federation import evaluation as gates
 from convoy_coordinator.federation.assignment import Assignment
 from convoy_coordinator.federation.errors import FederationError, NodeRefused, ProtocolBroken, QuorumMissing
 from convoy_coordinator.federation.exchange import Exchange
 from convoy_coordinator.federation.port import CoordinatorPort
+from convoy_models.holdout import Evaluation
 from convoy_models.messages import Payload
 from convoy_models.plan import PlannedQuery
 from convoy_models.recommend.model import RecommendFit, RecommendModel
+from convoy_models.risk.boosting import PairsFit
 from convoy_models.risk.fit import Ask, RiskFit
 from convoy_models.risk.model import RiskModel
+from convoy_models.risk.pairs_model import PairsModel
 from convoy_models.sums import open_sum
 
 Floats = npt.NDArray[np.float64]
-Model = RiskModel | RecommendModel
+Model = RiskModel | PairsModel | RecommendModel
+FITS = {"risk-towers/1": RiskFit, "risk-pairs/1": PairsFit, "recommend-items/1": RecommendFit}
+"""The optimiser of each kind of specification."""
 Progress = Callable[[Mapping[str, Any]], None]
 
 
@@ -137,7 +143,9 @@ class RoundLoop:
                 fix="convoy-contracts decide --explain shows each gate and its fix.",
             )
         rows = {party: int(answer.data.get("rows", 0)) for party, answer in answers.items()}
-        joint = sum(rows[party] for party in run.roles.get("oem", run.roles.get("insurer", ())))
+        insurers = run.roles.get("insurer", ())
+        is_alone = run.specification.kind == "risk-pairs/1"
+        joint = sum(rows[party] for party in (insurers if is_alone else run.roles.get("oem", insurers)))
         if joint < run.specification.cohortFloor:
             raise FederationError(
                 f"about {joint} persons, the specification's floor is {run.specification.cohortFloor}",
@@ -163,10 +171,9 @@ class RoundLoop:
     def fit(self) -> Model:
         """Ask every planned query and return the model."""
         run = self._run
-        maker = RiskFit if run.specification.kind == "risk-towers/1" else RecommendFit
         steps = cast(
             "Generator[list[Ask], dict[str, Floats], Model]",
-            maker(run.specification, run.plan).steps(),  # type: ignore[arg-type]
+            FITS[run.specification.kind](run.specification, run.plan).steps(),
         )
         done = 0
         try:
@@ -187,6 +194,28 @@ class RoundLoop:
                 asks = steps.send(sums)
         except StopIteration as stop:
             return cast("Model", stop.value)
+
+    def evaluate(self, model: Model) -> Evaluation | None:
+        """Ask the planned sums about the hold-out, have every insurer try the candidate, and open the gates.
+
+        Tables hold nobody out; every insurer tries them on its own customers all the same.
+
+        Raises:
+            GateRefused: not better than alone on the hold-out.
+            NodeRefused: an insurer's veto.
+        """
+        found = gates.evaluate(self._run, model, self._batch)
+        if found is None and not isinstance(model, PairsModel):
+            return None
+        if found is not None:
+            self._count(self._run.plan.evaluation.queries)
+            self._progress({"step": "evaluated", "evaluation": gates.figures(found)})
+            gates.check_utility(self._run, found)
+        candidate = {name: [float(v) for v in np.ravel(values)] for name, values in model.to_arrays().items()}
+        question = ("candidate", Payload({"run": self._run.uid, "attempt": self.attempt, "candidate": candidate}))
+        answers = self._exchange.ask(dict.fromkeys(self._run.roles["insurer"], question))
+        gates.check_vetoes({party: answer.data for party, answer in answers.items()})
+        return found
 
     def finish(self, manifest_digest: str) -> None:
         """Tell every party that the run is over and log their statements."""
