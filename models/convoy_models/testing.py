@@ -59,6 +59,7 @@ class MemoryFederation:
         keys: pair keys to go on with (another attempt of the same parties).
         chunk_rows: rows of a matrix in one message.
         triples: (matrix holder, factor holder, third party) of TRILINEAR sums; the first two are a pair.
+        lister: the party whose whole list of link ids makes the rows; None for the common ids.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class MemoryFederation:
         keys: Mapping[str, PairKeys] | None = None,
         chunk_rows: int = CHUNK_ROWS,
         triples: Sequence[tuple[str, str, str]] = (),
+        lister: str | None = None,
     ) -> None:
         self.trustee = trustee
         self.edges = [edge for a, b in pairs for edge in ((a, b), (b, a))]
@@ -86,6 +88,7 @@ class MemoryFederation:
                 triples=[Triple(*triple) for triple in triples],
                 trustee=trustee,
                 noise=source,
+                lister=lister,
                 chunk_rows=chunk_rows,
             )
             for party, source in noise.items()

@@ -4,6 +4,12 @@ A link id is 16 random bytes that a person's consent issued to exactly these two
 this contract, so the exchange discloses what the consent already says and cannot be probed
 (private_ml.md §1.3). Both lists are padded with random ids to a multiple of 50, so that a relayed
 blob shows only a bucketed count.
+
+Two ways to fix the rows. *Common* (the usual one): both lists travel and the rows are the persons in both, so each side learns
+who is with whom. *Padded*: only one party, the lister, sends its whole list, which makes the rows; the other side finds its
+persons in it (``places_of``) and puts zeros everywhere else. The lister then learns nothing about who is with whom: what it
+receives is masked, and it has the same length whoever is a customer. LIMIT: it rests on each link id having been handed to one
+other holder only; a person whom two holders list would weigh twice in a sum, and nobody could see it.
 """
 
 from __future__ import annotations

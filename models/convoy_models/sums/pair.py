@@ -52,6 +52,7 @@ class Pair:
         store: where the peer's masked matrix is kept.
         chunk_rows: rows of a matrix in one message; even, and the same at both ends.
         name: of this pair where it is one of several with the peer (``triple.at``).
+        lister: the party whose whole list of link ids makes the rows; None where the common ids do (``align``).
     """
 
     def __init__(
@@ -63,8 +64,12 @@ class Pair:
         store: Allocate = allocate,
         chunk_rows: int = CHUNK_ROWS,
         name: str | None = None,
+        lister: str | None = None,
     ) -> None:
         self.peer = peer
+        self._lister = lister
+        self._listed: bytes | None = None
+        self._known: NDArray[np.int64] | None = None
         self._chunk_rows = chunk_rows
         self._party = keys.party
         self._trustee = trustee
@@ -83,21 +88,42 @@ class Pair:
 
     # --- rows -------------------------------------------------------------------------------
 
-    def links(self, ids: Sequence[bytes]) -> bytes:
-        """Remember own link ids and return the list for the peer."""
+    def links(self, ids: Sequence[bytes]) -> bytes | None:
+        """Remember own link ids and return the list for the peer; None where only the peer's list makes the rows."""
         self._ids = tuple(ids)
-        return encode_links(self._ids, self._party)
+        if self._lister == self.peer:
+            return None
+        own = encode_links(self._ids, self._party)
+        if self._lister == self._party:
+            self._listed = own
+        return own
+
+    @property
+    def awaits_list(self) -> bool:
+        """Whether the peer sends a list of link ids."""
+        return self._lister != self._party
 
     def align(self, blob: bytes) -> NDArray[np.int64]:
-        """Return where the shared persons are in the ids given to ``links``, in joint order."""
+        """Return where the persons of own rows are in the ids given to ``links``, in joint order.
+
+        Where a list makes the rows these are fewer than the rows: ``hold`` and ``encode_vector`` put zeros in the others.
+        """
         if self._ids is None:
             raise MessageMissing("own link ids were not given before aligning.", party=self._party)
-        order = common_rows(self._ids, blob, self._party, self.peer)
-        self._count, self._order = len(order), order
-        return order
+        if self._lister is None:
+            order = common_rows(self._ids, blob, self._party, self.peer)
+            self._count, self._order = len(order), order
+            return order
+        if self._listed is None:
+            self._listed = blob
+        places = places_of(self._listed, self._ids, self._party, self._lister)
+        self._count, self._known = len(places), np.flatnonzero(places >= 0)
+        return places[self._known]
 
     def order(self) -> bytes:
         """Return the link ids of the rows in joint order, padded with random ids, for a third party."""
+        if self._listed is not None:
+            return self._listed
         if self._ids is None or self._order is None:
             raise MessageMissing("rows are not aligned yet.", party=self.peer)
         rows = [self._ids[place] for place in self._order]
@@ -126,7 +152,7 @@ class Pair:
         """Hold the matrix that another pair of the same triple holds, under this pair's own pad."""
         if self._own is not None:
             raise TagReused("the matrix of this attempt is fixed already.", party=self._party)
-        self._count, self._own = other._count, other._matrix()
+        self._count, self._known, self._own = other._count, other._known, other._matrix()
 
     @property
     def rows(self) -> int:
@@ -138,10 +164,14 @@ class Pair:
             raise MessageMissing("rows are not aligned yet.", party=self.peer)
         return self._count
 
+    def _given(self) -> int:
+        """Return how many rows the caller hands over: all, or those of persons known here."""
+        return self._shared() if self._known is None else len(self._known)
+
     # --- matrices ---------------------------------------------------------------------------
 
     def hold(self, matrix: Floats | None) -> None:
-        """Fix own matrix for the run: (shared rows, columns) in [-1, 1]; None for no matrix.
+        """Fix own matrix for the run: (rows of ``align``, columns) in [-1, 1]; None for no matrix.
 
         Raises:
             TagReused: a matrix was fixed before; its pad must not mask another one.
@@ -150,7 +180,7 @@ class Pair:
         """
         if self._own is not None:
             raise TagReused("the matrix of this attempt is fixed already.", party=self._party)
-        count = self._shared()
+        count = self._given()
         columns = 0 if matrix is None else matrix.shape[1]
         encoded = np.zeros((columns, self.rows), dtype=np.int16)
         if matrix is not None:
@@ -163,7 +193,8 @@ class Pair:
                 block = matrix[at : at + _ENCODE_ROWS]
                 if block.size and not float(np.abs(block).max()) <= 1.0:
                     raise ValueRefused("a matrix entry is not finite or outside [-1, 1].", party=self._party)
-                encoded[:, at : at + len(block)] = np.rint(block * 2.0**MATRIX_BITS).T
+                rows = slice(at, at + len(block)) if self._known is None else self._known[at : at + len(block)]
+                encoded[:, rows] = np.rint(block * 2.0**MATRIX_BITS).T
         self._own = encoded
 
     @property
@@ -227,16 +258,16 @@ class Pair:
     # --- steps of a query -------------------------------------------------------------------
 
     def encode_vector(self, query: PlannedQuery, vector: Floats, cap: float) -> Words:
-        """Return a vector (shared rows,) or (shared rows, J) as (J, padded rows) ring elements."""
+        """Return a vector (rows of ``align``,) or (…, J) as (J, padded rows) ring elements."""
         values = np.asarray(vector, dtype=np.float64)
         columns = values[:, None] if values.ndim == 1 else values
-        if columns.ndim != 2 or columns.shape[0] != self._shared():
+        if columns.ndim != 2 or columns.shape[0] != self._given():
             raise ShapeMismatch(
-                f"a vector of shape {values.shape} where {self._shared()} rows belong.",
+                f"a vector of shape {values.shape} where {self._given()} rows belong.",
                 party=self._party,
             )
         out = np.zeros((columns.shape[1], self.rows), dtype=np.uint64)
-        out[:, : len(columns)] = encode_capped(columns, FACTOR_BITS, cap).T
+        out[:, slice(len(columns)) if self._known is None else self._known] = encode_capped(columns, FACTOR_BITS, cap).T
         return out
 
     def open(self, query: PlannedQuery, factor: Words) -> bytes:

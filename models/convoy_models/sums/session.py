@@ -59,6 +59,7 @@ class PartySession:
         triples: those of TRILINEAR sums that this party is in (``triple.triples_of``).
         trustee: who deals; needed with peers.
         noise: the node's source of noise.
+        lister: the party whose whole list of link ids makes the rows of its pairs (``align``); None for the common ids.
         store: where a peer's masked matrix is kept (an array by default, or a memory map).
         chunk_rows: rows of a matrix in one message; the protocol's constant, smaller in tests.
     """
@@ -73,6 +74,7 @@ class PartySession:
         triples: Sequence[Triple] = (),
         trustee: str | None = None,
         noise: NoiseSource,
+        lister: str | None = None,
         store: Allocate = allocate,
         chunk_rows: int = CHUNK_ROWS,
     ) -> None:
@@ -86,7 +88,16 @@ class PartySession:
         self._triples = tuple(t for t in triples if self.party in t.parties)
         names = {peer: peer for peer in sorted(peers)} | pair_names(self.party, self._triples)
         self._pairs = {
-            name: Pair(self._attempt, keys, peer, self._trustee, store, chunk_rows, name)
+            name: Pair(
+                self._attempt,
+                keys,
+                peer,
+                self._trustee,
+                store,
+                chunk_rows,
+                name,
+                lister if lister in (self.party, peer) else None,
+            )
             for name, peer in names.items()
         }
         self._senders = set(names.values())
@@ -99,17 +110,19 @@ class PartySession:
     # --- set-up -----------------------------------------------------------------------------
 
     def links(self, peer: str, ids: Sequence[bytes]) -> dict[str, bytes]:
-        """Return ``to|peer|align``: own 16-byte link ids for this peer, sorted, padded, sealed."""
-        return self._blob(peer, "align", self._pair(peer).links(ids))
+        """Return ``to|peer|align``: own 16-byte link ids for this peer, sorted, padded, sealed; nothing if only the peer lists."""
+        listed = self._pair(peer).links(ids)
+        return {} if listed is None else self._blob(peer, "align", listed)
 
     def align(self, peer: str) -> NDArray[np.int64]:
-        """Return which of the ids given to ``links`` the peer holds too, in the order both use.
+        """Return which of the ids given to ``links`` are in the common rows, in the order both use.
 
         Raises:
             LinksRefused: repeated ids, or nobody in common.
             MessageMissing: the peer's list has not arrived.
         """
-        return self._pair(peer).align(self._take(peer, "align"))
+        pair = self._pair(peer)
+        return pair.align(self._take(peer, "align") if pair.awaits_list else b"")
 
     def hold(self, peer: str, matrix: Floats | None) -> None:
         """Fix own matrix towards a peer: (aligned rows, columns) in [-1, 1]; None for no matrix."""
