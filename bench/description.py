@@ -8,6 +8,7 @@ from the learning rows, which a note says: such a run is a trial, not a private 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -197,8 +198,11 @@ class Description:
             prior = f"{max(rate, 1e-4):.1g}" if rate >= 0.001 else "0.001"
             prior = _decimal(float(prior))
             self.notes.append(f"no priorRate in 'settings': {prior} is taken, one digit of the learning rows' rate")
+        usual_cap = max(1, math.ceil(2 * float(prior)))
         document = {
             "kind": "risk-pairs/1",
+            "claimCap": usual_cap,
+            "modelCap": _decimal(min(usual_cap, max(0.25, 4 * float(prior)))),
             "features": features,
             "pairs": self._usual_pairs(features) if named is None else [list(pair) for pair in named],
             "claims": self.claims,
