@@ -21,7 +21,7 @@ from convoy_coordinator.enrolment import routes as enrolment
 from convoy_coordinator.errors import SetupError
 from convoy_coordinator.evidence import routes as evidence
 from convoy_coordinator.journal import Clock, now_utc
-from convoy_coordinator.log import question_routes
+from convoy_coordinator.log import care_routes, question_routes
 from convoy_coordinator.log import routes as log
 from convoy_coordinator.log.outside import ask_before_start
 from convoy_coordinator.log.questions import Questions
@@ -83,6 +83,7 @@ def create_app(settings: Settings, *, clock: Clock = now_utc) -> FastAPI:
     app.include_router(releases.router(parts.releases))
     questions = Questions(parts.log)
     app.include_router(log.router(parts.log))
+    app.include_router(care_routes.router(parts.retention, operator))
     app.include_router(question_routes.router(parts.log, questions))
     app.include_router(evidence.router(parts.evidence, parts.log, questions, clock))
 
@@ -119,6 +120,7 @@ def _lifespan(parts: Parts):  # type: ignore[no-untyped-def]
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         parts.publisher.start()
+        parts.retention.start()
         parts.schedules.start()
         yield
         parts.close()

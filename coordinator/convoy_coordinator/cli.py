@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from convoy_coordinator import log_commands
 from convoy_coordinator.enrolment import commands as enrolment_commands
 from convoy_coordinator.errors import CoordinatorError
 from convoy_coordinator.runs import commands as run_commands
@@ -217,6 +218,7 @@ def log(
 
 
 enrolment_commands.register(app)
+log_commands.register(app)
 app.add_typer(run_commands.commands, name="run")
 app.add_typer(schedule_commands.commands, name="schedule")
 

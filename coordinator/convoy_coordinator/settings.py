@@ -20,6 +20,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from convoy_audit.retention import FLOOR_DAYS
 from convoy_coordinator.errors import SetupError
 
 SETTINGS_FILE = "coordinator.toml"
@@ -62,10 +63,17 @@ class Settings(BaseSettings):
         default=1.0, gt=0, le=60, description="Seconds between two checkpoints while entries come in."
     )
     retention_logs_days: int = Field(
-        default=1096, ge=183, description="Days that every entry of the log is served here; at least six months."
+        default=FLOOR_DAYS["log"],
+        ge=FLOOR_DAYS["log"],
+        description="Days that mere log entries are kept; at least six months.",
     )
     retention_decisions_days: int = Field(
-        default=1096, ge=1096, description="Days that decisions and assessments are served here; at least three years."
+        default=FLOOR_DAYS["decision"],
+        ge=FLOOR_DAYS["decision"],
+        description="Days that decisions, assessments and contracts are kept; at least three years.",
+    )
+    archive_folder: Path | None = Field(
+        default=None, description="Folder of sealed tiles, written once a day; default is archive/ in the home."
     )
     channel_port: int | None = Field(
         default=None, ge=0, le=65534, description="Port of the partner channel (mutual TLS); none leaves it off."
@@ -118,6 +126,11 @@ class Settings(BaseSettings):
     def tls_folder(self) -> Path:
         """Public certificates: the CA's."""
         return self.home / "tls"
+
+    @property
+    def archive(self) -> Path:
+        """Sealed tiles and bundles of the log."""
+        return self.archive_folder or self.home / "archive"
 
     @property
     def enrolment_at(self) -> str | None:

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, text
 from convoy_audit.errors import AuditError
 from convoy_audit.keys import SignatureType
 from convoy_audit.note import Signer
+from convoy_audit.retention import RetentionPlan
 from convoy_coordinator.catalogue.service import CatalogueService
 from convoy_coordinator.console.pages import LogView
 from convoy_coordinator.contracts.changes import ChangeService
@@ -31,6 +32,7 @@ from convoy_coordinator.ledgers.service import LedgerService
 from convoy_coordinator.log import LogService
 from convoy_coordinator.log.outside import WITNESSES_FILE, OutsideWitness, read_witnesses
 from convoy_coordinator.log.publisher import Publisher
+from convoy_coordinator.log.retention import RetentionJob
 from convoy_coordinator.parties.service import PartyService, witness_keys
 from convoy_coordinator.parties.store import short_name
 from convoy_coordinator.releases.service import ReleaseService
@@ -50,6 +52,7 @@ class Parts:
     log: LogService
     witnesses: tuple[OutsideWitness, ...]
     publisher: Publisher
+    retention: RetentionJob
     journal: Journal
     intake: Intake
     ledgers: LedgerService
@@ -99,6 +102,7 @@ class Parts:
         """Stop the log's publisher and writer and let the database go."""
         self.schedules.stop()
         self.publisher.stop()
+        self.retention.stop()
         self.log.close()
         self.engine.dispose()
 
@@ -116,6 +120,12 @@ def log_signers(settings: Settings, keys: Keys) -> tuple[Signer, ...]:
         Signer.from_seed(settings.origin, SignatureType.ED25519, keys.log_seed),
         Signer.from_seed(settings.origin, SignatureType.COSIGNATURE_ML_DSA_44, keys.log_seed_pq),
     )
+
+
+def retention_plan(settings: Settings) -> RetentionPlan:
+    """Return how long each kind of entry is kept; the floors hold whatever the settings say."""
+    decisions = settings.retention_decisions_days
+    return RetentionPlan(settings.retention_logs_days, decisions, decisions, decisions)
 
 
 def log_keys(settings: Settings, keys: Keys) -> tuple[str, ...]:
@@ -178,6 +188,7 @@ def wire(settings: Settings, clock: Clock = now_utc) -> Parts:
         log=log,
         witnesses=listening,
         publisher=Publisher(log, listening, interval_s=settings.checkpoint_interval_s),
+        retention=RetentionJob(log, journal, settings.archive, retention_plan(settings), clock),
         journal=journal,
         intake=intake,
         ledgers=LedgerService(sessions, log, parties),

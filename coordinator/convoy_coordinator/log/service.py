@@ -214,6 +214,16 @@ class LogService:
             raise Problem("LOG_UNAVAILABLE", "an entry in the database is not what was logged")
         return found
 
+    def leaf(self, index: int) -> bytes:
+        """Return the leaf hash of an entry.
+
+        Raises:
+            ProofError: outside the log.
+        """
+        if not 0 <= index < self.size():
+            raise ProofError(f"no entry {index} in a log of {self.size()}")
+        return self._tree.leaf(index)
+
     def bundle(self, span: Span) -> list[bytes]:
         """Return the entries of a bundle.
 
