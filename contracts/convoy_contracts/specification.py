@@ -25,6 +25,12 @@ NOISE_RULE: Literal["honest-one/1"] = "honest-one/1"
 """One party sigma^2; each of K >= 2 parties of a side sigma^2 / (K - 1): what remains without any one share is >= sigma^2."""
 
 
+Alignment = Literal["padded"]
+"""How rows of two holders are matched, where not by the persons whom both list: *padded* - the OEM's whole list makes the rows and
+the insurers put zeros where they know nobody, so the OEM does not learn who insures whom. About K times the bytes for K insurers;
+the sums are the same. Only for risk models: a recommendation's profile sums are the OEM's own, so it has to know the joint persons."""
+
+
 class Closed(BaseModel):
     """A frozen value that refuses unknown members."""
 
@@ -134,6 +140,7 @@ class RiskSpecification(Closed):
     noiseRule: Literal["honest-one/1"] = NOISE_RULE
     cohortFloor: int = Field(default=30_000, ge=1)
     evaluation: Evaluation | None = None
+    alignment: Alignment | None = None
 
     @model_validator(mode="after")
     def _audited_feature_exists(self) -> RiskSpecification:

@@ -23,7 +23,7 @@ from convoy_contracts.decide import Decision
 from convoy_contracts.document import Contract
 from convoy_contracts.instants import timestamp
 from convoy_contracts.roles import roles_of
-from convoy_contracts.specification import Specification
+from convoy_contracts.specification import RiskSpecification, Specification
 from convoy_models import accounting
 from convoy_models.masks import PairKeys
 from convoy_models.noise import NoiseSource
@@ -174,7 +174,13 @@ class Admission:
             peers = peers_of(case.plan, self._party)
             part, people = self._part(case, peers)
             session = PartySession(
-                ask.run, ask.attempt, keys, peers=sorted(peers), trustee=trustee if peers else None, noise=self._noise
+                ask.run,
+                ask.attempt,
+                keys,
+                peers=sorted(peers),
+                trustee=trustee if peers else None,
+                noise=self._noise,
+                lister=lister_of(spec, contract),
             )
             self._home.ledger.reserve(
                 ask.run,
@@ -298,6 +304,10 @@ class Admission:
         cohort = cohort.within(table)
         # A link to somebody who takes no part in this contract's sums is of no use here.
         links = {peer: cohort.links.get(peer, ()) for peer in sorted(peers)}
+        if lister_of(case.specification, case.contract) == self._party:
+            # The whole list for everybody: with whom a person is, the register of this party need not know.
+            whole = tuple(sorted((pair for pairs in cohort.links.values() for pair in pairs), key=lambda pair: pair[1]))
+            links = dict.fromkeys(links, whole)
         solo = cohort.solo if peers else tuple(sorted(cohort.persons))
         # Only an insurer learns from persons without a counterpart.
         used = Cohort(solo if settings.role == "insurer" else (), links)
@@ -332,6 +342,12 @@ def charges(queries: Sequence[PlannedQuery], delta: float) -> list[Charge]:
         names = [step.id for step in steps]
         out += sampled_charges(lead, names, first.cohort, first.clip, first.sigma, first.rate, delta)
     return out
+
+
+def lister_of(specification: Specification, contract: Contract) -> str | None:
+    """Return the party whose whole list makes the rows where the specification asks for padded ones, or None."""
+    is_padded = isinstance(specification, RiskSpecification) and specification.alignment == "padded"
+    return next(iter(roles_of(contract).get("oem", ())), None) if is_padded else None
 
 
 def peers_of(planned: Plan, party: str) -> frozenset[str]:

@@ -38,7 +38,7 @@ from convoy_models.noise import DiscreteGaussian, NoiseSource
 from convoy_models.plan import PlannedQuery
 from convoy_models.sums import PartySession
 from convoy_node import guard
-from convoy_node.admission import Admission, Case, Run
+from convoy_node.admission import Admission, Case, Run, lister_of
 from convoy_node.errors import ActionRefused, NodeError
 from convoy_node.home import NodeHome
 from convoy_node.journal import Journal
@@ -241,7 +241,7 @@ class NodeRuntime:
         session.receive(payload.blobs)
         if not run.aligned:
             common = {peer: session.align(peer) for peer in part.links}
-            self._check_floor(run, sum(map(len, common.values())))
+            self._check_floor(run, [len(rows) for rows in common.values()])
             for peer, rows in common.items():
                 session.hold(peer, part.aligned(peer, rows))
             # If we die here: the index names everybody who was let in, which is too many and never too few.
@@ -249,11 +249,18 @@ class NodeRuntime:
             run.aligned = True
         return Payload({"chunks": session.chunks}, session.matrix(_number(payload, "chunk")))
 
-    def _check_floor(self, run: Run, persons: int) -> None:
-        """Refuse a joint cohort below the specification's floor, at the one party that sees all of it."""
+    def _check_floor(self, run: Run, rows: list[int]) -> None:
+        """Refuse a joint cohort below the specification's floor.
+
+        The one party of a side sees all of the cohort. Where rows are padded the lister sees only its own list, and each of the K
+        parties of the other side only its part: then each wants its part to reach floor / K, which is stricter.
+        """
         sides = {side for query in queries_of(run.case.plan, self.party) for side in query.sides}
+        parts = next((len(side.parties) for side in sides if self.party in side.parties), 1)
+        lister = lister_of(run.case.specification, run.case.contract)
         floor = run.case.specification.cohortFloor
-        if any(side.parties == (self.party,) for side in sides) and persons < floor:
+        persons = max(rows, default=0) if lister == self.party else sum(rows) * parts
+        if (parts == 1 or lister is not None) and persons < floor:
             raise ActionRefused(
                 f"fewer than {floor} persons are in the joint cohort.",
                 party=self.party,

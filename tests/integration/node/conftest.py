@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,7 @@ from convoy_node.setup import create_home, pin, sign_contract
 START = datetime.now(UTC).replace(microsecond=0)
 """The command line has a real clock, so the contracts are in force today."""
 NOTICE = "convoy-demo@1"
+RISK = "urn:convoy:contract:risk"
 SIZE = 3000
 ROLES = {"oem": "oem", **dict.fromkeys(INSURERS, "insurer"), "charging": "charging", "auditor": "trustee"}
 YEAR_CAP = {"oem": 9_000_000}
@@ -480,3 +483,32 @@ def noisy_federation(prepared: Prepared, tmp_path: Path) -> Iterator[Federation]
     made = Federation(prepared, tmp_path / "nodes", None)
     yield made
     made.close()
+
+
+@pytest.fixture
+def padded(prepared: Prepared, tmp_path: Path) -> Iterator[Callable[..., Federation]]:
+    """Make nodes under a risk contract with padded rows; the OEM's register does not say who insures whom."""
+    made: list[Federation] = []
+
+    def make(floor: int) -> Federation:
+        agreed = tmp_path / "agreed"
+        shutil.copytree(prepared.folder, agreed)
+        spec = prepared.specifications["risk"].model_copy(update={"alignment": "padded", "cohortFloor": floor})
+        text = _document("risk", spec, prepared.cards)
+        shorts = [party.id.removeprefix("did:web:").removesuffix(".example") for party in Contract.parse(text).parties]
+        signed = [sign_contract(agreed / short, text, START - timedelta(days=20)) for short in shorts]
+        with closing(sqlite3.connect(agreed / "oem" / "register.db")) as db, db:
+            db.execute("UPDATE consent SET counterpart = '*' WHERE link_id NOT NULL AND contract = ?", (RISK,))
+        changed = replace(
+            prepared,
+            folder=agreed,
+            texts=prepared.texts | {"risk": text},
+            signatures=prepared.signatures | {"risk": signed},
+            specifications=prepared.specifications | {"risk": spec},
+        )
+        made.append(Federation(changed, tmp_path / "padded", NoNoise()))
+        return made[-1]
+
+    yield make
+    for federation in made:
+        federation.close()

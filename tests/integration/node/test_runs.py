@@ -117,3 +117,42 @@ def test_the_run_with_noise_differs_and_its_noise_has_the_planned_size(noisy_fed
     plain = cohort.designs["insurer"].sums(cohort.labels.capped(spec.claimCap), query.columns)
     scaled = (opened[query.id] - plain) / query.noise_sd
     assert 0.5 < float(np.std(scaled)) < 1.6
+
+
+def test_padded_rows_give_the_same_model_and_the_oem_does_not_learn_who_insures_whom(federation, padded) -> None:
+    """A contract with ``alignment: padded``, and a register at the OEM that names no insurer; nothing else changes."""
+    expected = federation.complete()
+    other, sent = padded(floor=150), {}
+    tell = other.tell
+
+    def noting(party, action, data):
+        answer = tell(party, action, data)
+        if action == "align":
+            sent[party] = set(answer.blobs)
+        assert answer.data.get("rows", 0) % 50 == 0
+        return answer
+
+    other.tell = noting
+    run = other.begin()
+    found = other.fit(run)
+    oem, insurers = party_id("oem"), [party_id(short) for short in INSURERS]
+    assert sent == {oem: {f"to|{name}|align" for name in insurers}, **{name: set() for name in insurers}}
+    session = other.node("oem")._runs[run.uid].session
+    assert len({session.rows(name) for name in insurers}) == 1
+    for cohort, model in expected.cohorts.items():
+        assert found.cohorts[cohort].level == pytest.approx(model.level, rel=1e-5)
+        for role, weights in model.weights.items():
+            for name, values in weights.items():
+                np.testing.assert_allclose(found.cohorts[cohort].weights[role][name], values, rtol=1e-4, atol=1e-6)
+
+
+def test_padded_rows_keep_the_floor_without_the_oem(padded) -> None:
+    """Each of the K insurers wants its part to reach floor / K: nobody else can see it."""
+    federation = padded(floor=1_000_000)
+    run = federation.prepare()
+    assert federation.decisions(run) == {}
+    base = {"run": run.uid, "attempt": run.attempt}
+    holders = [party_id(short) for short in ("oem", *INSURERS)]
+    federation.ask("align", dict.fromkeys(holders, base))
+    for party in holders:
+        assert federation.tell(party, "matrix", {**base, "chunk": 0}).refused["code"] == "COHORT_TOO_SMALL"
