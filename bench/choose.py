@@ -57,7 +57,13 @@ class Judge:
 
     portfolio: Portfolio
     seeds: int
-    tried: list[dict[str, Any]] = field(default_factory=list)
+    trials: int = 0
+    steps: list[str] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        """Note a step and print it at once."""
+        self.steps.append(text)
+        print(text, flush=True)
 
     def __post_init__(self) -> None:
         """Encode the learning rows once."""
@@ -87,9 +93,7 @@ class Judge:
                 expected = model.rate_of(TableRows(chosen, self._all.own, None, self._cells[1])) * self._years
                 losses.append(100 * poisson_deviance(self._claims[~self._train], self._levelled(expected)))
         out = float(np.mean(losses))
-        self.tried.append(
-            {"pairs": [list(p) for p in spec.pairs], **{k: getattr(spec, k) for k in GRID}, "score": round(out, 4)}
-        )
+        self.trials += 1
         return out
 
     def _levelled(self, expected: Floats) -> Floats:
@@ -107,7 +111,7 @@ def choose(judge: Judge, spec: PairsSpecification) -> tuple[PairsSpecification, 
     left = [pair for pair in combinations(widths, 2) if widths[pair[0]] * widths[pair[1]] <= LARGEST_TABLE]
     best_spec = spec.model_copy(update={"pairs": ()})
     best = judge.score(best_spec)
-    say(f"no pairs: {best:.4f}")
+    judge.say(f"no pairs: {best:.4f}")
     while left:
         found = min(
             (judge.score(best_spec.model_copy(update={"pairs": (*best_spec.pairs, pair)})), pair) for pair in left
@@ -116,7 +120,7 @@ def choose(judge: Judge, spec: PairsSpecification) -> tuple[PairsSpecification, 
             break
         best, best_spec = found[0], best_spec.model_copy(update={"pairs": (*best_spec.pairs, found[1])})
         left.remove(found[1])
-        say(f"+ {' x '.join(found[1])}: {best:.4f}")
+        judge.say(f"+ {' x '.join(found[1])}: {best:.4f}")
     for name, values in GRID.items():
         for value in values:
             if value == getattr(best_spec, name):
@@ -125,13 +129,8 @@ def choose(judge: Judge, spec: PairsSpecification) -> tuple[PairsSpecification, 
             score = judge.score(candidate)
             if score < best:
                 best, best_spec = score, candidate
-                say(f"{name} = {value}: {best:.4f}")
+                judge.say(f"{name} = {value}: {best:.4f}")
     return best_spec, best
-
-
-def say(text: str) -> None:
-    """Print a line at once."""
-    print(text, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,14 +147,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if portfolio.pairs is None:
         return 2
     as_written = judge.score(portfolio.pairs)
-    say(f"as described: {as_written:.4f}")
+    judge.say(f"as described: {as_written:.4f}")
     spec, best = choose(judge, portfolio.pairs)
-    say(f"chosen: {best:.4f} after {len(judge.tried)} trials, {time.monotonic() - start:.0f} s")
+    judge.say(f"chosen: {best:.4f} after {judge.trials} trials, {time.monotonic() - start:.0f} s")
     chosen = {"pairs": [list(pair) for pair in spec.pairs], **{name: getattr(spec, name) for name in GRID}}
-    say(json.dumps(chosen))
+    judge.say(json.dumps(chosen))
     if options.json is not None:
         out = {"dataset": portfolio.name, "described": round(as_written, 4), "score": round(best, 4), "chosen": chosen}
-        options.json.write_text(json.dumps(out | {"tried": judge.tried}, indent=1) + "\n", encoding="utf-8")
+        options.json.write_text(
+            json.dumps(out | {"trials": judge.trials, "steps": judge.steps}, indent=1) + "\n", encoding="utf-8"
+        )
     return 0
 
 

@@ -47,7 +47,7 @@ class Portfolio:
     insurer: npt.NDArray[np.int64]
     learn: npt.NDArray[np.bool_]
     references: Mapping[str, float]
-    notes: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
     rivals: tuple[str, ...] = field(default=())
 
     @property
@@ -143,7 +143,7 @@ def read_portfolio(description: Path, data: Path | None, epsilon: float) -> Port
         insurer=insurer,
         learn=learn,
         references=asked.references,
-        notes=tuple(asked.notes),
+        notes=asked.notes,
         rivals=asked.rivals,
     )
 

@@ -6,7 +6,8 @@ Rows: one rate; every insurer alone; the vertical model (towers, where the descr
 one feature and of two (boosting over public cells); LightGBM local, averaged, pooled and a pooled GLM, none of them private.
 Levels are corrected by each insurer with one number from its own learning rows, as it would do at its own node. Noise rows
 are the mean over seeds under the noise that is really added (collusion-robust rule), with a paired bootstrap interval of
-the difference to each rival. ``run_secure`` is where the federated run of the towers is plugged in.
+the difference to each rival. ``--federated N`` trains N times through the real apps as well: coordinator, contract, nodes,
+masks, ledgers and the nodes' own discrete noise.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +30,7 @@ from convoy_models.errors import ModelsError
 from convoy_models.evaluation import d2, deviance_per_year, gini, poisson_deviance
 from convoy_models.plan import plan
 from convoy_models.risk.model import RiskModel, local_level
+from convoy_models.risk.pairs_model import PairsModel
 from convoy_models.risk.tables import TableRows
 from convoy_models.simulate import PlainCohort, alone, fit_pairs_plain, fit_plain
 
@@ -216,8 +219,18 @@ def measure(
     run_secure: Secure = simulated,
     *,
     with_rivals: bool = True,
+    federated_runs: int = 0,
 ) -> Result:
-    """Train and judge every model of the benchmark."""
+    """Train and judge every model of the benchmark.
+
+    Args:
+        portfolio: rows.
+        epsilons: of one run; the first one is that of the federated runs.
+        seeds: noise seeds per epsilon.
+        run_secure: trains the towers.
+        with_rivals: train LightGBM and GLMs too.
+        federated_runs: how often to train through the real apps.
+    """
     board = Board(portfolio)
     years, test = portfolio.years, ~portfolio.learn
     rate = float(portfolio.claims[portfolio.learn].sum() / years[portfolio.learn].sum())
@@ -227,8 +240,10 @@ def measure(
     models = []
     if portfolio.pairs is not None:
         models = _measure_tables(board, portfolio, epsilons, seeds)
+    if federated_runs:
+        models += _measure_federated(board, portfolio, epsilons[0], federated_runs)
     against = _measure_rivals(board, portfolio) if with_rivals else []
-    own = [row.model for row in board.rows if row.model.startswith("joint")]
+    own = [row.model for row in board.rows if row.model.startswith("joint") and row.model not in models]
     return Result(board.rows, board.differences([*models, *own], against) if against else [])
 
 
@@ -285,6 +300,38 @@ def _measure_tables(board: Board, portfolio: Portfolio, epsilons: Sequence[float
             runs.append(levelled(portfolio, model.rate_of(everyone) * portfolio.years))
         board.add(name, epsilon, runs, (time.monotonic() - start) / count)
     return [name for name, _, _ in jobs]
+
+
+def _measure_federated(board: Board, portfolio: Portfolio, epsilon: float, runs: int) -> list[str]:
+    """Train through the real apps; each run draws its noise inside the nodes."""
+    from federated import RunEnded, federation
+
+    names = []
+    specs: dict[str, RiskSpecification | PairsSpecification | None]
+    specs = {"tables": portfolio.pairs, "joint": portfolio.specification}
+    for short, spec in specs.items():
+        if spec is None:
+            continue
+        name = f"{short} at epsilon {epsilon:g}, through the real apps"
+        chosen = spec.model_copy(update={"epsilonMicro": round(epsilon * 1e6)})
+        with tempfile.TemporaryDirectory(prefix="convoy-bench-") as folder:
+            try:
+                with federation(portfolio, chosen, Path(folder)) as founded:
+                    start = time.monotonic()
+                    made = [founded.train() for _ in range(runs)]
+                    spent = (time.monotonic() - start) / runs
+            except RunEnded as ended:
+                portfolio.notes.append(f"{name}: {ended}")
+                continue
+        board.add(name, epsilon, [_expected_of(portfolio, model) for model in made], spent)
+        names.append(name)
+    return names
+
+
+def _expected_of(portfolio: Portfolio, model: RiskModel | PairsModel) -> Floats:
+    if isinstance(model, PairsModel):
+        return levelled(portfolio, model.rate(portfolio.columns) * portfolio.years)
+    return expected_claims(portfolio, [model], "joint" if "joint" in model.cohorts else "all")
 
 
 def _measure_rivals(board: Board, portfolio: Portfolio) -> list[str]:
@@ -361,27 +408,39 @@ def main(arguments: Sequence[str] | None = None, run_secure: Secure = simulated)
     parser.add_argument("--data", type=Path, help="folder of the data file")
     parser.add_argument("--epsilon", type=float, default=4.0, help="per run; 1 is shown as well")
     parser.add_argument("--seeds", type=int, default=10, help="noise seeds per epsilon")
+    parser.add_argument(
+        "--federated", type=int, default=0, metavar="N", help="train N times through the real apps as well"
+    )
     parser.add_argument("--no-rivals", action="store_true", help="leave LightGBM and GLMs out")
     parser.add_argument("--json", type=Path, help="write the rows here")
     options = parser.parse_args(arguments)
     try:
-        if not 0 < options.epsilon < 1_000 or options.seeds < 1:
-            raise DescriptionRefused("--epsilon must be positive and below 1000, --seeds at least 1")
+        if not 0 < options.epsilon < 1_000 or options.seeds < 1 or options.federated < 0:
+            raise DescriptionRefused(
+                "--epsilon must be positive and below 1000, --seeds at least 1, --federated at least 0"
+            )
         portfolio = read_portfolio(options.dataset, options.data, options.epsilon)
-        epsilons = sorted({options.epsilon, 1.0}, reverse=True)
-        result = measure(portfolio, epsilons, options.seeds, run_secure, with_rivals=not options.no_rivals)
+        epsilons = [options.epsilon] + ([1.0] if options.epsilon != 1.0 else [])
+        result = measure(
+            portfolio,
+            epsilons,
+            options.seeds,
+            run_secure,
+            with_rivals=not options.no_rivals,
+            federated_runs=options.federated,
+        )
     except (DescriptionRefused, ModelsError) as refusal:
         print(f"refused: {options.dataset}: {refusal}", file=sys.stderr)
         return 2
     print(show(portfolio, result))
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        document = _document(portfolio, result, federated=run_secure is not simulated)
+        document = _document(portfolio, result, federated_runs=options.federated)
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
-def _document(portfolio: Portfolio, result: Result, *, federated: bool) -> dict[str, Any]:
+def _document(portfolio: Portfolio, result: Result, *, federated_runs: int) -> dict[str, Any]:
     specs = {"towers": portfolio.specification, "tables": portfolio.pairs}
     return {
         "dataset": portfolio.name,
@@ -389,7 +448,7 @@ def _document(portfolio: Portfolio, result: Result, *, federated: bool) -> dict[
         "insurers": len(portfolio.insurers),
         "learningRows": int(portfolio.learn.sum()),
         "testRows": int((~portfolio.learn).sum()),
-        "federated": federated,
+        "federatedRuns": federated_runs,
         "notes": list(portfolio.notes),
         "specifications": {name: spec.model_dump(mode="json") for name, spec in specs.items() if spec is not None},
         "rows": [asdict(row) for row in result.rows],

@@ -125,3 +125,25 @@ def test_the_release_is_tables_that_a_person_reads(trained: tuple[Any, Any, Pair
     card = "".join(path.read_text(encoding="utf-8") for path in releases[0].rglob("card*.md"))
     assert "age × fuel" in card
     assert noisy.table()[0].cohort == "all"
+
+
+def test_the_benchmark_trains_through_the_real_apps_when_asked(place: Path, tmp_path: Path) -> None:
+    """One line more, judged on the same test rows, close to the simulated line."""
+    out = tmp_path / "out.json"
+    arguments = [
+        "--dataset",
+        str(place / "it.yaml"),
+        "--seeds",
+        "1",
+        "--no-rivals",
+        "--federated",
+        "1",
+        "--json",
+        str(out),
+    ]
+    assert _bench("risk").main(arguments) == 0
+    document = json.loads(out.read_text(encoding="utf-8"))
+    rows = {row["model"]: row for row in document["rows"]}
+    real, simulated = rows["tables at epsilon 4, through the real apps"], rows["tables at epsilon 4"]
+    assert document["federatedRuns"] == 1
+    assert real["deviance_x100"] == pytest.approx(simulated["deviance_x100"], rel=0.02)
