@@ -33,6 +33,8 @@ Floats = npt.NDArray[np.float64]
 Model = RiskModel | PairsModel | RecommendModel
 FITS = {"risk-towers/1": RiskFit, "risk-pairs/1": PairsFit, "recommend-items/1": RecommendFit}
 """The optimiser of each kind of specification."""
+WITNESS_STALE = "WITNESS_STALE"
+WITNESS_ATTEMPTS = 6
 Progress = Callable[[Mapping[str, Any]], None]
 
 
@@ -76,10 +78,23 @@ class RoundLoop:
     def witness(self, sizes: Mapping[str, int]) -> tuple[str, int]:
         """Have a fresh checkpoint cosigned by every connected node; return (cosigned note, size).
 
+        A node that is up on the partner channel cosigns there too, so its witness may have moved on since it said its size;
+        then it says so (tlog-witness: 409), and is asked again from where it is, with a checkpoint that is not older.
+
         Raises:
             NodeRefused: a witness saw a rolled-back or rewritten log.
             QuorumMissing: too few cosignatures for the log's policy.
         """
+        for _ in range(WITNESS_ATTEMPTS - 1):
+            try:
+                return self._cosigned(sizes)
+            except NodeRefused as refused:
+                if refused.code != WITNESS_STALE:
+                    raise
+            sizes = self.hello()
+        return self._cosigned(sizes)
+
+    def _cosigned(self, sizes: Mapping[str, int]) -> tuple[str, int]:
         note = self._port.checkpoint()
         size = int(note.splitlines()[1])
         questions = {
