@@ -74,6 +74,9 @@ class RecordingGate:
         """There is no SuperLink behind it."""
         return None
 
+    def begin(self, run: str) -> None:
+        """There is no ServerApp behind it."""
+
 
 @dataclass
 class Site:

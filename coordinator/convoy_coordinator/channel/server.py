@@ -25,6 +25,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from convoy_contracts.wire import partner_pb2, partner_pb2_grpc
 from convoy_coordinator.channel.calls import Calls
+from convoy_coordinator.channel.dispatch import Dispatcher
 from convoy_coordinator.channel.enrolling import About, EnrolmentServicer
 from convoy_coordinator.channel.partner import PartnerServicer, Services
 from convoy_coordinator.channel.streams import Streams
@@ -97,9 +98,12 @@ def open_channel(parts: Parts, gate: Gate | None = None) -> Iterator[Channel]:
             fix="Free channel_port and enrolment_port, or name others in coordinator.toml.",
         )
     keeper.start()
+    dispatcher = Dispatcher(door, parts.runs.latest)
+    dispatcher.start()
     try:
         yield Channel(running.addresses, streams)
     finally:
+        dispatcher.stop()
         keeper.stop()
         running.stop()
         thread.join(GRACE_S + 8)

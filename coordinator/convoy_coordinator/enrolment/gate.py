@@ -43,6 +43,13 @@ class Gate(Protocol):
     def endpoint(self) -> LinkEndpoint | None:
         """Return where partners connect; None while the runtime is down or there is none."""
 
+    def begin(self, run: str) -> None:
+        """Have the runtime's ServerApp take up a queued run.
+
+        Raises:
+            CoordinatorError: the runtime does not answer; the caller tries again.
+        """
+
 
 class NoGate:
     """No runtime is configured."""
@@ -53,6 +60,9 @@ class NoGate:
     def endpoint(self) -> LinkEndpoint | None:
         """Return that there is none."""
         return None
+
+    def begin(self, run: str) -> None:
+        """Do nothing: whoever runs the ServerApp otherwise has it look at the queue."""
 
 
 def open_gate(link_home: Path | None, link_address: str | None) -> Gate:

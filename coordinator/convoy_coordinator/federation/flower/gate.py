@@ -55,6 +55,21 @@ class LinkGate:
         except (FederationError, OSError):
             return None
 
+    def begin(self, run: str) -> None:
+        """Start a Flower run for a queued run.
+
+        Raises:
+            SetupError: the SuperLink does not answer, or its folder cannot be used.
+        """
+        from convoy_coordinator.federation.flower.control import LinkControl
+
+        try:
+            app_hash = self._home.read_ready().app_hash
+            with LinkControl.of(self._home) as control:
+                control.start_run(app_hash, run=run)
+        except FederationError as error:
+            raise SetupError(error.code, error.cause, party=error.party, fix=error.fix) from None
+
     def _write_membership(self, parties: Mapping[str, str]) -> None:
         federations = {DEFAULT_FEDERATION: sorted(parties)}
         if self._home.membership_file.exists():

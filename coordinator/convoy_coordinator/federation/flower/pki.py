@@ -1,7 +1,7 @@
-"""Certificates for a federation on one machine: a throw-away CA and a server certificate.
+"""A SuperLink's certificate, under a CA of one certificate whose key is thrown away.
 
-For the demo and for tests. A real coordinator brings a certificate of its own CA; the partners pin
-that CA's.
+Enough in service too: enrolled nodes get this CA over the partner channel and believe no other, so nobody could use
+another certificate of it. Whoever brings a certificate of a CA of their own puts it into ``tls/`` before the first start.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -24,11 +25,22 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from convoy_coordinator.federation.flower.link_home import LinkHome, write_private
 
 _EARLY = timedelta(minutes=5)
+SERVED_FOR: Final = timedelta(days=398)
+"""Life of a certificate in service. To renew: remove ``tls/`` and start the SuperLink again; nodes are told the new CA."""
 
 
-def write_loopback_certificates(
+def write_loopback_certificates(home: LinkHome) -> None:
+    """Write the certificates of a federation on one machine.
+
+    Raises:
+        FileExistsError: there are certificates already.
+    """
+    write_certificates(home, ("localhost", "127.0.0.1"))
+
+
+def write_certificates(
     home: LinkHome,
-    hosts: Iterable[str] = ("localhost", "127.0.0.1"),
+    hosts: Iterable[str],
     *,
     now: datetime | None = None,
     valid_for: timedelta = timedelta(days=30),
@@ -40,7 +52,7 @@ def write_loopback_certificates(
     """
     start = now or datetime.now(UTC)
     ca_key, link_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    ca_name, link_name = _name("Convoy loopback CA"), _name("Convoy SuperLink")
+    ca_name, link_name = _name("Convoy SuperLink CA"), _name("Convoy SuperLink")
     ca = (
         _certificate(ca_name, ca_name, ca_key.public_key(), start, valid_for)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -52,7 +64,7 @@ def write_loopback_certificates(
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName(list(map(_host, hosts))), critical=False)
+        .add_extension(x509.SubjectAlternativeName(list(map(_host, dict.fromkeys(hosts)))), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
         .sign(ca_key, hashes.SHA256())
     )

@@ -1,7 +1,7 @@
 """Run a SuperLink: ``python -m convoy_coordinator.federation.flower.superlink --home DIR``.
 
-``DIR`` holds ``tls/`` and ``membership.json`` (see ``link_home``); secrets are created at the first
-start. The process is ready when ``DIR/ready.json`` is there. SIGTERM or SIGINT ends it.
+``DIR`` holds ``tls/`` and ``membership.json`` (see ``link_home``); secrets, and with ``--name`` also a
+certificate, are created at the first start. The process is ready when ``DIR/ready.json`` is there. SIGTERM or SIGINT ends it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from convoy_coordinator.federation.flower import environment, lifetime
+from convoy_coordinator.federation.flower import environment, lifetime, pki
 from convoy_coordinator.federation.flower.link_home import DEFAULT_FEDERATION, LinkHome
 
 
@@ -28,6 +28,13 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         help=f"a federation whose runs may start (default {DEFAULT_FEDERATION})",
     )
+    line.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="name or address by which partners reach it; makes a certificate at the first start, where tls/ has none",
+    )
     line.add_argument("--stop-with-stdin", action="store_true", help="stop when standard input is closed")
     return line
 
@@ -39,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
     environment.settle(home.flower_home)
     home.create_secrets()
+    if given.name and not home.key_file.exists():
+        # The coordinator hands the CA to enrolled nodes over the partner channel; nobody else has to believe it.
+        pki.write_certificates(home, [*given.name, "localhost", "127.0.0.1"], valid_for=pki.SERVED_FOR)
 
     # Flower reads the environment when it is imported, so not before here.
     from convoy_coordinator.federation.flower.app_bundle import app_bundle
