@@ -35,10 +35,12 @@ from convoy_node.channel import ChannelRefused, ChannelUnreachable, CoordinatorU
 from convoy_node.channel_home import LEFT, LINK_CA, POSITION, Connection, Credentials, write
 from convoy_node.channel_keys import KEYS, MEMORY, open_line, renew, send_statements
 from convoy_node.errors import HomeRefused, NodeError
+from convoy_node.flower.approved import approved_apps
 from convoy_node.identity import SUPERNODE, Identity
 from convoy_node.journal import Journal
 from convoy_node.memory import Memory
 from convoy_node.settings import Settings
+from convoy_node.setup import contracts
 
 ENDS: Final = frozenset(
     {
@@ -86,6 +88,8 @@ class Node:
         self._stream: Any = None
         self._child: subprocess.Popen[bytes] | None = None
         self._child_started = 0.0
+        self._child_apps: frozenset[str] = frozenset()
+        self._told_apps: frozenset[str] = frozenset()
 
     def stop(self) -> None:
         """End; from any thread or a signal handler."""
@@ -240,11 +244,23 @@ class Node:
     # Flower ------------------------------------------------------------------------------------------------------------------
 
     def _keep_child(self, settings: Settings) -> None:
-        """Start the SuperNode, or start it again once it has ended."""
+        """Start the SuperNode, or start it again once it has ended or a new contract approves other apps."""
         connection = Connection.load(self._home)
         if not connection.link or not connection.app_hashes or self._stopped.is_set():
             return
+        approved = approved_apps(contracts(self._home).values())
         if self._child is not None and self._child.poll() is None:
+            if approved == self._child_apps:
+                return
+            self._stop_child()
+        offered = frozenset(connection.app_hashes)
+        if not offered & approved:
+            if offered != self._told_apps:
+                self._told_apps = offered
+                self._tell(
+                    "APP_NOT_APPROVED: the coordinator runs an app bundle that no contract of this node names "
+                    f"({', '.join(sorted(offered))[:140]}). Upgrade the older side, or agree a contract that names it."
+                )
             return
         if time.monotonic() - self._child_started < FIRST_PAUSE_S * 4:
             return
@@ -252,9 +268,10 @@ class Node:
         arguments = [
             *("--home", str(self._home), "--link", connection.link, "--ca", str(self._home / LINK_CA)),
             *("--key", str(self._home / KEYS / SUPERNODE), "--client-app", self._client_app),
-            *(part for app_hash in connection.app_hashes for part in ("--app-hash", app_hash)),
+            *(part for app_hash in sorted(approved) for part in ("--app-hash", app_hash)),
             "--stop-with-stdin",
         ]
+        self._child_apps = approved
         with (self._home / "log" / "supernode.log").open("ab") as log:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "convoy_node.flower.supernode", *arguments],
