@@ -270,18 +270,33 @@ def preview(
 
 
 @app.command()
-def doctor(home: Home, as_json: AsJson = False) -> None:
-    """Check settings, keys, ledger, witness, contracts, data and disk; every fault at once."""
+def doctor(
+    home: Home,
+    language: Annotated[str, typer.Option("--language", help="en or zh.")] = "en",
+    as_json: AsJson = False,
+) -> None:
+    """Check folder, keys, ledger, contracts, data, disk, randomness, versions, and the way to the coordinator; every fault at once."""
+    from dataclasses import asdict
+
     from convoy_node.doctor import examine
 
+    if language not in ("en", "zh"):
+        raise typer.BadParameter("en or zh", param_hint="--language")
     checks = examine(home, datetime.now(UTC))
+    fault = "FAULT" if language == "en" else "异常 "
     lines = []
     for check in checks:
-        lines.append(f"{'ok   ' if check.is_well else 'FAULT'}  {check.name}")
-        lines += [f"       {fault}" for fault in check.faults]
+        lines.append(f"{'ok   ' if check.is_well else fault}  {check.name}")
+        lines += [f"       {finding.text if language == 'en' else finding.text_zh}" for finding in check.findings]
     well = all(check.is_well for check in checks)
     _show(
-        {"ok": well, "checks": [{"name": check.name, "faults": list(check.faults)} for check in checks]},
+        {
+            "ok": well,
+            "checks": [
+                {"name": c.name, "faults": list(c.faults), "findings": [asdict(finding) for finding in c.findings]}
+                for c in checks
+            ],
+        },
         as_json,
         lines,
         f"convoy-node status --home {home}" if well else f"convoy-node doctor --home {home}   (after the fixes)",

@@ -2,8 +2,9 @@
 
     examine(home, now) -> tuple[Check, ...]
 
-Reads only, and works beside a running node. Covers the folder: settings, keys, ledger, register, witness, contracts and their
-parties' pins, data against each contract, disk and randomness. LIMIT: it opens no connection; reachability is not checked.
+Reads only, and works beside a running node. Covers the folder (settings, keys, ledger, register, witness, contracts and their
+parties' pins, data against each contract, disk, randomness, versions) and, where the node has joined by ticket, its way to the
+coordinator (``doctor_line``: proxy, reachability, TLS and certificate, clock, what the coordinator says).
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from convoy_contracts.document import Contract
 from convoy_contracts.errors import ContractsError
 from convoy_models.errors import ModelsError
 from convoy_node import dataset
+from convoy_node.doctor_line import line_checks
 from convoy_node.errors import HomeRefused, NodeError
+from convoy_node.findings import Finding, found, of_error
 from convoy_node.identity import Identity
 from convoy_node.ledger_view import LedgerView
 from convoy_node.preview import consenting, usual_purpose
@@ -34,36 +37,43 @@ LEAST_FREE_BYTES = 200_000_000
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check: ``faults`` is empty where all is well, and says what is wrong and what to do where not."""
+    """One check; ``findings`` is empty where all is well."""
 
     name: str
-    faults: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What is wrong and what to do, in English."""
+        return tuple(finding.text.strip() for finding in self.findings)
 
     @property
     def is_well(self) -> bool:
         """Whether nothing was found."""
-        return not self.faults
+        return not self.findings
 
 
 def examine(home: Path, now: datetime) -> tuple[Check, ...]:
     """Run every check on a node's folder."""
     checks: list[Check] = []
 
-    def check(name: str, work: Callable[[], Iterator[str]]) -> None:
+    def check(name: str, work: Callable[[], Iterator[Finding]]) -> None:
         try:
             checks.append(Check(name, tuple(work())))
-        except (NodeError, AuditError, ModelsError) as error:
-            reasons = tuple(error.reasons) if isinstance(error, NodeError) else ()
-            checks.append(Check(name, (f"{error.cause} {error.fix}", *reasons)))
+        except NodeError as error:
+            checks.append(Check(name, of_error(error)))
+        except (AuditError, ModelsError) as error:
+            zh = f"{error.code}：{error.cause}"
+            checks.append(Check(name, (Finding(error.code, error.cause, error.fix, zh, error.fix),)))
         except OSError as error:
-            checks.append(Check(name, (f"{error.strerror}: see the file's owner and the disk.",)))
+            checks.append(Check(name, (found("FILE_UNREADABLE", why=error.strerror or type(error).__name__),)))
 
     check("folder", lambda: _folder(home))
     check("disk and randomness", lambda: _machine(home))
     try:
         settings = Settings.load(home)
     except HomeRefused as error:
-        return (*checks, Check("settings", (f"{error.cause} {error.fix}", *error.reasons)))
+        return (*checks, Check("settings", of_error(error)))
     checks.append(Check("settings", ()))
     check("keys", lambda: _keys(home, settings, now))
     check("ledger", lambda: _ledger(home))
@@ -73,63 +83,72 @@ def examine(home: Path, now: datetime) -> tuple[Check, ...]:
         check(f"contract {contract.uid}", lambda contract=contract: _contract(settings, contract, now))  # type: ignore[misc]
         if settings.role in HOLDERS:
             check(f"data for {contract.uid}", lambda contract=contract: _data(home, settings, contract, now))  # type: ignore[misc]
+    try:
+        checks += [Check(name, findings) for name, findings in line_checks(home, settings, now)]
+    except NodeError as error:
+        checks.append(Check("channel", of_error(error)))
     return tuple(checks)
 
 
-def _folder(home: Path) -> Iterator[str]:
+def _folder(home: Path) -> Iterator[Finding]:
     if not home.is_dir():
-        yield f"there is no folder {home.name!r}. Name the node's folder with --home."
+        yield found("FOLDER_MISSING", folder=home.name)
         return
     if home.stat().st_mode & 0o077:
-        yield "others can look into the node's folder. Run: chmod 700 on it."
+        yield found("FOLDER_OPEN")
 
 
-def _machine(home: Path) -> Iterator[str]:
+def _machine(home: Path) -> Iterator[Finding]:
     if home.is_dir() and shutil.disk_usage(home).free < LEAST_FREE_BYTES:
-        yield f"less than {LEAST_FREE_BYTES // 1_000_000} MB are free. A node that cannot write its ledger answers nothing."
+        yield found("DISK_FULL", megabytes=LEAST_FREE_BYTES // 1_000_000)
+    try:
+        os.getrandom(32, os.GRND_NONBLOCK)
+    except BlockingIOError:
+        yield found("RANDOMNESS_NOT_READY")
+        return
     if os.urandom(32) == os.urandom(32):
-        yield "the system's randomness repeats. Do not run a node here."
+        yield found("RANDOMNESS_REPEATS")
 
 
-def _keys(home: Path, settings: Settings, now: datetime) -> Iterator[str]:
+def _keys(home: Path, settings: Settings, now: datetime) -> Iterator[Finding]:
     identity = Identity.load(home / "keys", settings.party)
     pin = next((pin for pin in settings.pins if pin.kid == identity.kid), None)
     if pin is None or pin.key != identity.card(name="-", role="-", region="-").identity_key:
-        yield "pins.toml does not hold this node's own key. Add it from card.json."
+        yield found("OWN_KEY_NOT_PINNED")
     elif datetime.fromisoformat(pin.not_after) <= now:
-        yield "this node's identity key has expired. Make a new one and enrol it."
+        yield found("OWN_KEY_EXPIRED")
 
 
-def _ledger(home: Path) -> Iterator[str]:
+def _ledger(home: Path) -> Iterator[Finding]:
     with LedgerView(home / LEDGER) as ledger:
         ledger.totals()
     return iter(())
 
 
-def _witness(home: Path, settings: Settings) -> Iterator[str]:
+def _witness(home: Path, settings: Settings) -> Iterator[Finding]:
     store = FileWitnessStore.open(home / "witness")
     store.load(settings.log_origin)
     for alarm in store.alarms():
-        yield f"the log was caught ({alarm.finding}). Keep the folder witness/alarms and call the auditor."
+        yield found("LOG_CAUGHT", finding=alarm.finding)
 
 
-def _contract(settings: Settings, contract: Contract, now: datetime) -> Iterator[str]:
+def _contract(settings: Settings, contract: Contract, now: datetime) -> Iterator[Finding]:
     pinned = {pin.party for pin in settings.pins}
     for party in contract.parties:
         if party.id not in pinned:
-            yield f"no key is pinned for {party.id}. Compare its fingerprint and run: convoy-node pin CARD."
+            yield found("PARTNER_NOT_PINNED", party=party.id)
     if now >= datetime.fromisoformat(contract.term.notAfter):
-        yield f"it ended at {contract.term.notAfter}. Agree a new version."
+        yield found("CONTRACT_ENDED", at=contract.term.notAfter)
 
 
-def _data(home: Path, settings: Settings, contract: Contract, now: datetime) -> Iterator[str]:
+def _data(home: Path, settings: Settings, contract: Contract, now: datetime) -> Iterator[Finding]:
     if settings.data is None:
-        yield "node.toml names no data. Set data.source."
+        yield found("DATA_NOT_NAMED")
         return
     with Register(home / REGISTER, party=settings.party) as register:
         cohort = consenting(contract, usual_purpose(contract), register, now, sensitive=False)
     if not cohort.size:
-        yield "nobody's consent counts under it. Run: convoy-node consent import FILE."
+        yield found("NOBODY_CONSENTS")
         return
     for algorithm in contract.algorithms:
         wanted = dataset.expected_columns(algorithm.specification, settings.role) if algorithm.specification else ()
@@ -144,4 +163,5 @@ def _data(home: Path, settings: Settings, contract: Contract, now: datetime) -> 
                 persons=cohort.persons,
             )
         except (NodeError, ContractsError) as error:
-            yield from (error.reasons if isinstance(error, NodeError) and error.reasons else (error.cause,))
+            reasons = error.reasons if isinstance(error, NodeError) and error.reasons else (error.cause,)
+            yield from (found("REASON", what=reason) for reason in reasons)
