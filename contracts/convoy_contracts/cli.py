@@ -35,6 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reasons.add_argument("--lang", choices=("zh", "en"), default="en")
     reasons.set_defaults(run=_reasons)
 
+    problem = commands.add_parser("problem", help="print what a code means: cause, fix, who acts")
+    problem.add_argument("code", nargs="?", help="such as TICKET_EXPIRED")
+    problem.add_argument("--list", action="store_true", help="print every code with its title")
+    problem.add_argument("--language", choices=("zh", "en"), default="en")
+    problem.set_defaults(run=_problem)
+
     digest = commands.add_parser("digest", help="print the digest of a contract")
     digest.add_argument("contract", type=Path)
     digest.set_defaults(run=_digest)
@@ -103,6 +109,21 @@ def _reasons(given: argparse.Namespace) -> int:
     from convoy_contracts.decide.clauses import table
 
     print(table(given.lang), end="")
+    return EXIT_OK
+
+
+def _problem(given: argparse.Namespace) -> int:
+    from convoy_contracts.errors import ArgumentRefused
+    from convoy_contracts.problems import PROBLEMS, find
+
+    if given.list:
+        for code, entry in sorted(PROBLEMS.items()):
+            print(f"{code:<36} {entry.title_zh if given.language == 'zh' else entry.title}")
+        return EXIT_OK
+    if given.code is None:
+        raise ArgumentRefused("no code is named", fix="convoy-contracts problem CODE, or --list.")
+    found = find(given.code)
+    print(f"{found.code}\n{found.page(given.language)}", end="")
     return EXIT_OK
 
 

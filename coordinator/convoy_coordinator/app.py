@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, Depends, FastAPI
 
-from convoy_coordinator import health, internal
+from convoy_coordinator import health, internal, problem_pages
 from convoy_coordinator.access import requires
 from convoy_coordinator.body import BodyLimit
 from convoy_coordinator.catalogue import routes as catalogue
@@ -95,6 +95,7 @@ def create_app(settings: Settings, *, clock: Clock = now_utc) -> FastAPI:
 
     app.include_router(health.router(parts.checks()))
     app.include_router(metrics.router(registry))
+    app.include_router(problem_pages.router())
     app.include_router(console.router(lambda say, url: _overview(parts, say, url)))
     app.mount("/static", console.static_files(), name="static")
     return app

@@ -3,8 +3,8 @@
     pack(code, grpc_status, message, facts) -> bytes     the trailing ``grpc-status-details-bin``
     unpack(error) -> Told | None                         what a caller reads from a grpc.RpcError
 
-``reason`` is the problem's code; ``metadata`` holds party, cause, title_en, title_zh, fix_en, fix_zh. Faults, where there
-are several, travel as a BadRequest, one field violation each.
+``reason`` is the problem's code; ``metadata`` holds party, cause, and title, meaning and fix, each with ``_en`` and ``_zh``. Faults,
+where there are several, travel as a BadRequest, one field violation each.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 
 import grpc
 
+from convoy_contracts.problems import GRPC
 from convoy_contracts.wire.statuses import DETAILS, pack
 from convoy_coordinator.enrolment.access import AccessService, Caller
 from convoy_coordinator.enrolment.refusals import Refusals
@@ -28,20 +29,7 @@ MAX_CAUSE: Final = 500
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
-_CODES: Final = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    403: grpc.StatusCode.PERMISSION_DENIED,
-    404: grpc.StatusCode.NOT_FOUND,
-    409: grpc.StatusCode.FAILED_PRECONDITION,
-    410: grpc.StatusCode.NOT_FOUND,
-    412: grpc.StatusCode.FAILED_PRECONDITION,
-    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    422: grpc.StatusCode.INVALID_ARGUMENT,
-    428: grpc.StatusCode.FAILED_PRECONDITION,
-    500: grpc.StatusCode.INTERNAL,
-    503: grpc.StatusCode.UNAVAILABLE,
-}
+_CODES: Final = {status: grpc.StatusCode[name] for status, name in GRPC.items()}
 LOGGED: Final = frozenset(
     {
         *("TICKET_UNKNOWN", "TICKET_EXPIRED", "TICKET_USED", "ROLE_NOT_INVITED", "PROOF_REFUSED", "REQUEST_DENIED"),
@@ -113,6 +101,8 @@ class Calls:
             "cause": problem.cause[:MAX_CAUSE],
             "title_en": kind.title["en"],
             "title_zh": kind.title["zh"],
+            "meaning_en": kind.meaning["en"],
+            "meaning_zh": kind.meaning["zh"],
             "fix_en": problem.fix or kind.fix["en"],
             "fix_zh": kind.fix["zh"],
         }
