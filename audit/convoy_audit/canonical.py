@@ -102,6 +102,22 @@ def unb64(text: str | bytes) -> bytes:
     return data
 
 
+def loose_unb64(text: str) -> bytes:
+    """Decode standard base64 as many decoders do: the spare bits of the last character may be anything.
+
+    Raises:
+        FormatError: anything else.
+    """
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise FormatError("not base64") from None
+    again = b64(data)
+    if len(again) != len(text) or again.count("=") != text.count("="):
+        raise FormatError("not canonical base64")
+    return data
+
+
 def b64u(data: bytes) -> str:
     """Return URL-safe base64 without padding."""
     return base64.urlsafe_b64encode(data).decode("ascii").rstrip("=")

@@ -80,6 +80,10 @@ FIXES: Final[Mapping[str, tuple[str, str]]] = {
         "Ask for the evidence again; do not act on it.",
         "请重新索取证据；在此之前不要据此行动。",
     ),
+    "ENTRY_BACK_DATED": (
+        "Do not work on it; compare the coordinator's clock with the witnesses'. An honest entry is written anew.",
+        "请勿据此工作；请核对协调方与见证方的时钟。正当的条目应重新写入。",
+    ),
     "ZK_WRONG": (
         "Ask the party for a proof of exactly this claim; install convoy-audit[zk] to verify it.",
         "请向该参与方索取针对该声明的证明；核验需安装 convoy-audit[zk]。",

@@ -4,6 +4,7 @@ cosigned.
     Evidence(checkpoint: bytes, index: int, entry: bytes, proof: tuple[bytes, ...])
     Evidence.from_json({"checkpoint", "index", "entry", "proof": [base64]}) / .to_json()
     verify_evidence(evidence, policy, require=()) -> VerifiedEntry        raises AuditError
+    VerifiedEntry.check_dated()                  refuses an entry dated back or ahead, by the witnesses' clocks
     write_pack(...) / verify_pack(path)          whole evidence packs: see convoy_audit.archive
 
 A node acts on a ``VerifiedEntry`` and nothing else; only ``verify_evidence`` makes one. ``require``
@@ -13,8 +14,10 @@ show: that the entry is true, or that no later entry takes it back.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from convoy_audit.archive import verify_pack, write_pack
 from convoy_audit.canonical import Json, b64, unb64
@@ -26,6 +29,8 @@ from convoy_audit.note import Verifier, open_note
 from convoy_audit.policy import Policy, Verified
 from convoy_audit.proof import TlogProof
 
+DATED_S: Final = 300
+"""How far an entry's own clock may be from the witnesses' that cosign it, for work to start on it."""
 __all__ = ["Evidence", "VerifiedEntry", "verify_evidence", "verify_pack", "write_pack"]
 
 
@@ -91,6 +96,22 @@ class VerifiedEntry:
     def event(self) -> Event:
         """What the entry says."""
         return self.entry.event
+
+    def check_dated(self) -> None:
+        """Check that the entry was written about when it was cosigned, by the witnesses' clocks.
+
+        Raises:
+            EvidenceError: ENTRY_BACK_DATED, more than ``DATED_S`` before or after; not judged where nobody gave a time.
+        """
+        times = self.checkpoint.standing.times_s
+        if not times:
+            return
+        away_s = statistics.median(times) - self.event.at.timestamp()
+        if abs(away_s) > DATED_S:
+            raise EvidenceError(
+                f"entry {self.index} is dated {abs(away_s):.0f} s {'before' if away_s > 0 else 'after'} its witnesses' clocks",
+                code="ENTRY_BACK_DATED",
+            )
 
 
 def verify_evidence(evidence: Evidence, policy: Policy, *, require: Iterable[Verifier] = ()) -> VerifiedEntry:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from convoy_audit import cosignature
-from convoy_audit.canonical import b64, unb64
+from convoy_audit.canonical import b64, loose_unb64, unb64
 from convoy_audit.errors import FormatError, KeyRejected, SignatureError
 from convoy_audit.keys import SignatureType, check_public, public_of_seed, sign_raw, verify_raw
 
@@ -162,6 +162,8 @@ class SignatureLine:
     name: str
     key_id: bytes
     signature: bytes
+    is_canonical: bool = True
+    """False if its base64 has other spare bits than the one right spelling; such a line of a known key does not hold."""
 
     def __str__(self) -> str:
         return f"— {self.name} {b64(self.key_id + self.signature)}\n"
@@ -227,6 +229,8 @@ def open_note(text: bytes | str, verifiers: Iterable[Verifier | str] | Verifier)
             unverified.append(line)
         elif (line.name, line.key_id) not in seen:
             seen.add((line.name, line.key_id))
+            if not line.is_canonical:
+                raise SignatureError(f"{line.name[:80]}: not canonical base64", party=line.name[:80])
             try:
                 time_s = found.verify(body, line.signature)
             except SignatureError as error:
@@ -350,9 +354,9 @@ def _signature_line(line: bytes) -> SignatureLine:
         raise FormatError("a signature line without name and signature") from None
     try:
         check_name(name)
-        signature = unb64(encoded)
+        signature = loose_unb64(encoded)
     except (FormatError, KeyRejected) as error:
         raise FormatError(f"a signature line: {error.cause}") from None
     if len(signature) < 5:
         raise FormatError("a signature line: too short")
-    return SignatureLine(name, signature[:4], signature[4:])
+    return SignatureLine(name, signature[:4], signature[4:], b64(signature) == encoded)

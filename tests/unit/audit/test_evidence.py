@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -70,6 +71,23 @@ def test_evidence_survives_its_journey_as_json_and_as_a_tlog_proof() -> None:
     assert proof == again.tlog_proof
     assert verify_proof(proof, leaf_hash(again.entry), rehearsal.policy).checkpoint.size == 21
     assert len(proof.text) < 20_000
+
+
+@pytest.mark.parametrize(("at_s", "is_dated_well"), [(0, True), (-299, True), (299, True), (-302, False), (302, False)])
+def test_an_entry_is_dated_by_its_witnesses(at_s: int, is_dated_well: bool) -> None:
+    """Their median clock; more than five minutes away is back-dated, or dated ahead."""
+    rehearsal = Rehearsal()
+    at = rehearsal.tick() + timedelta(seconds=at_s)
+    rehearsal.record(events.PartyRevoked(at=at, party=rehearsal.members[0].party, reason="cessation", certificates=1))
+    evidence = rehearsal.log.evidence(rehearsal.log.tree.size - 1, rehearsal.cosigned())
+    verified = verify_evidence(evidence, rehearsal.policy)
+    if is_dated_well:
+        verified.check_dated()
+    else:
+        with pytest.raises(EvidenceError) as raised:
+            verified.check_dated()
+        assert raised.value.code == "ENTRY_BACK_DATED"
+        assert raised.value.fix_zh
 
 
 @pytest.mark.parametrize(
