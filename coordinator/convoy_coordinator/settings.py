@@ -94,7 +94,7 @@ class Settings(BaseSettings):
         default=None, description="host:port at which partners reach the SuperLink; what it says itself if not given."
     )
     run_lease_s: int = Field(
-        default=45,
+        default=30,
         ge=10,
         description="Seconds without a sign of life after which a claimed run counts as failed.",
     )

@@ -29,10 +29,10 @@ DATA_FILE = "data/data.parquet"
 CONSENT_FILE = "data/consents.parquet"
 
 
-def found_coordinator(places: Places, port: int) -> None:
-    """Make the coordinator's folder."""
+def found_coordinator(places: Places, port: int, **settings: object) -> None:
+    """Make the coordinator's folder; ``settings`` as ``convoy_coordinator.setup.create_home`` takes them."""
     places.root.mkdir(parents=True, exist_ok=True)
-    create_coordinator(places.coordinator, name="Convoy demo", origin=ORIGIN, port=port)
+    create_coordinator(places.coordinator, name="Convoy demo", origin=ORIGIN, port=port, **settings)
 
 
 def found_nodes(places: Places, scenario: Scenario, log_keys: list[str]) -> dict[str, Card]:
@@ -62,7 +62,7 @@ def found_nodes(places: Places, scenario: Scenario, log_keys: list[str]) -> dict
             data_source=DATA_FILE if member.asset else "",
             asset=member.asset,
             asset_fields=dict.fromkeys(fields, "L3"),
-            asset_year_cap_micro=member.cap_micro,
+            asset_year_cap_micro=(scenario.year_cap_micro or member.cap_micro) if member.asset else 0,
             contract_names=agreements.UIDS,
         )
         if member.short in files:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convoy_contracts.specification import (
+    Evaluation,
     Knots,
     Levels,
     RecommendSpecification,
@@ -82,6 +83,12 @@ def risk_specification(epsilon_micro: int = EPSILON_MICRO, delta_nano: int = DEL
         deltaNano=delta_nano,
         cohortFloor=30_000,
     )
+
+
+def evaluated_risk_specification() -> RiskSpecification:
+    """Return the model of the demo's contract: a quarter of the joint cohort is held out, a fifth of mu^2 pays for judging it."""
+    terms = Evaluation(holdoutMilli=250, shareMilli=200, confidenceMilli=600, audit="driver_age")
+    return risk_specification().model_copy(update={"evaluation": terms})
 
 
 def recommend_specification(epsilon_micro: int = EPSILON_MICRO, delta_nano: int = DELTA_NANO) -> RecommendSpecification:
