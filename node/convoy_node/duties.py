@@ -111,7 +111,7 @@ class DutyDesk:
         if not self._keep(duty, subject, trigger or secrets.token_hex(8)):
             known = self._known(kind, uid, trigger)
             return known or duty
-        if state:
+        if state and not self._office.memory.is_restored:
             self._state(duty, "raised", self._office.now(), None)
         return duty
 
@@ -154,7 +154,9 @@ class DutyDesk:
         return str(row[0]) if row else ""
 
     def state_overdue(self, now: datetime | None = None) -> list[Duty]:
-        """Sign one statement for each duty that has become overdue; return them."""
+        """Sign one statement for each duty that has become overdue; return them. None after a restore, until caught up."""
+        if self._office.memory.is_restored:
+            return []
         now = now or self._office.now()
         overdue = [duty for duty in self.due_list(now) if duty.is_overdue(now)]
         fresh = []

@@ -22,11 +22,12 @@ from convoy_audit.witness import Witness
 from convoy_audit.witness_store import FileWitnessStore
 from convoy_contracts.document import Contract
 from convoy_node import desk, duties, setup
+from convoy_node.backup.standing import check_current, check_ledger
 from convoy_node.consent.office import ConsentOffice
 from convoy_node.consent.watermark import Watermark
 from convoy_node.desk import Influence
 from convoy_node.duties import DutyDesk
-from convoy_node.errors import ActionRefused
+from convoy_node.errors import ActionRefused, LedgerError
 from convoy_node.identity import Identity
 from convoy_node.ledger import Ledger
 from convoy_node.memory import Memory
@@ -56,13 +57,20 @@ class NodeHome:
         """Open a folder that ``setup.create_home`` made.
 
         Raises:
-            NodeError: settings, keys or files that cannot be used; another process holds the ledger.
+            NodeError: settings, keys or files that cannot be used; another process holds the ledger; or files that were put
+                back from an older copy (``backup.standing``).
         """
         settings = Settings.load(path)
+        check_current(path)
         identity = Identity.load(path / "keys", settings.party)
         ledger = Ledger(path / LEDGER, clock=clock)
         logs = [Verifier.parse(key) for key in settings.log_keys]
         register, memory = Register(path / REGISTER, party=settings.party), Memory(path / MEMORY)
+        try:
+            check_ledger(path, ledger, memory, settings.party)
+        except LedgerError:
+            ledger.close()
+            raise
         office = ConsentOffice(
             settings, identity, register, memory, Watermark(path / MEMORY), lambda: setup.contracts(path), clock
         )

@@ -17,8 +17,8 @@ that is spent spends the lead. Each step still spends its own tag, at one unit.
 Life of a charge: reserved -> spent, or reserved -> released when its run is settled. A process that
 dies leaves its reservations open; the next one settles them when it opens the ledger.
 
-LIMIT: whoever restores an older copy of the file makes the node forget. The node's signed and
-numbered statements in the log show that; this module cannot.
+A copy that was put back is noticed (``backup.standing``): nothing is reserved or spent until ``take_back`` has counted in
+full what the log says was authorised since.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from convoy_models.mechanisms import (
 from convoy_node import ledger_file
 from convoy_node.errors import BudgetExhausted, LedgerError, NotReserved, RunSettled, SpentBefore
 from convoy_node.ledger_view import TAIL_UNITS, Cohort, LedgerView
+from convoy_node.memory import RESTORED
 
 Clock = Callable[[], datetime]
 
@@ -139,7 +140,7 @@ class Ledger(LedgerView):
 
     def __init__(self, path: Path, *, clock: Clock = _utc_now, lock_wait_s: float = 5.0) -> None:
         self._clock = clock
-        self._frozen = path.with_name(FROZEN)
+        self._frozen, self._restored = path.with_name(FROZEN), path.with_name(RESTORED)
         self._lock = ledger_file.lock(path, lock_wait_s)
         try:
             super().__init__(path)
@@ -245,21 +246,7 @@ class Ledger(LedgerView):
             db.executemany(
                 "INSERT INTO charge (reservation, query, cohort, units, sigma, clip, rate, steps, tail, lead)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (
-                        row.lastrowid,
-                        c.query,
-                        c.cohort,
-                        c.units,
-                        c.sigma,
-                        c.clip,
-                        c.rate,
-                        c.steps,
-                        c.tail_units,
-                        c.lead,
-                    )
-                    for c in charges
-                ],
+                [(row.lastrowid, *_columns(charge)) for charge in charges],
             )
 
     def spend(self, run: str, query: str, attempt: int) -> None:
@@ -300,12 +287,46 @@ class Ledger(LedgerView):
                 (self._now(), reason, run),
             )
 
+    def take_back(
+        self, run: str, attempt: int, contract: str, asset: str, year: int, delta: float, charges: Sequence[Charge],
+        *, contract_cap_micro: int, asset_cap_micro: int,
+    ) -> None:  # fmt: skip
+        """Count a run in full as spent that this file has forgotten, whatever the caps; of a known one, what was not spent.
+
+        Args: as ``reserve``.
+        """
+        now = self._now()
+        with self._writing() as db:
+            key = (run, attempt)
+            if db.execute("SELECT 1 FROM reservation WHERE run = ? AND attempt = ?", key).fetchone() is None:
+                made = db.execute(
+                    "INSERT INTO reservation (run, attempt, contract, asset, year, delta, contract_cap_micro,"
+                    " asset_cap_micro, reserved_at, settled_at, reason) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+                    (*key, contract, asset, year, delta, contract_cap_micro, asset_cap_micro, now, now, "caught up"),
+                )
+                db.executemany(
+                    "INSERT INTO charge (reservation, query, cohort, units, sigma, clip, rate, steps, tail, lead)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    [(made.lastrowid, *_columns(charge)) for charge in charges],
+                )
+            db.execute(
+                "UPDATE charge SET spent_at = ? WHERE spent_at IS NULL"
+                " AND reservation IN (SELECT id FROM reservation WHERE run = ? AND attempt = ?)",
+                (now, *key),
+            )
+
     def _refuse_frozen(self) -> None:
         if self._frozen.exists():
             raise LedgerError(
                 "the budgets are frozen: this node leaves or has left.",
                 code="LEDGER_FROZEN",
                 fix="Nothing is answered any more; join again with a new ticket.",
+            )
+        if self._restored.exists():
+            raise LedgerError(
+                "this ledger was restored from a copy and may lack what was spent since.",
+                code="LEDGER_STALE",
+                fix="convoy-node catch-up first; it counts in full what the log says was authorised since.",
             )
 
     def _now(self) -> str:
@@ -330,6 +351,14 @@ class Ledger(LedgerView):
                     code="LEDGER_WRITE_FAILED",
                     fix="See the node's log: disk full, or the file was moved or closed.",
                 ) from error
+
+
+def _columns(charge: Charge) -> tuple[object, ...]:
+    """Return a charge as the columns of its table, after the reservation."""
+    return (
+        charge.query, charge.cohort, charge.units, charge.sigma, charge.clip, charge.rate, charge.steps,
+        charge.tail_units, charge.lead,
+    )  # fmt: skip
 
 
 def _check_leads(run: str, charges: Sequence[Charge]) -> None:

@@ -124,6 +124,11 @@ class LedgerView:
         """Return what sampled mechanisms have set aside of delta so far, spent and reserved."""
         return self._units(asset, contract_uid, year)[2] / TAIL_UNITS
 
+    def reservations(self) -> set[tuple[str, int]]:
+        """Return (run, attempt) of everything that was ever reserved."""
+        with self._guard:
+            return {(run, attempt) for run, attempt in self._db.execute("SELECT run, attempt FROM reservation")}
+
     def statement(
         self, asset: str, contract_uid: str, epsilon_request_micro: int, mu2_request: float,
         delta: float, tail_request: float = 0.0,

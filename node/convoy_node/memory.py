@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,8 @@ CREATE TABLE IF NOT EXISTS run (
   asset TEXT NOT NULL, delta REAL NOT NULL, settled INTEGER REFERENCES statement (number),
   PRIMARY KEY (run, attempt)) STRICT;
 """
+RESTORED: Final = "restored.json"
+"""A file beside the memory: while it is there nothing is stated, because a number could be given twice (``backup.standing``)."""
 Make = Callable[[int, str | None], bytes]
 """Signs a statement, given its number and the digest of the one before."""
 
@@ -54,6 +56,7 @@ class Memory:
 
     def __init__(self, path: Path) -> None:
         self._guard = threading.RLock()
+        self._restored = path.with_name(RESTORED)
         with _failing():
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -117,6 +120,34 @@ class Memory:
         )
         return bytes(rows[0][0]) if rows else None
 
+    def charged_runs(self) -> list[tuple[str, int]]:
+        """Return (run, attempt) of every run that this node's persons were charged for."""
+        return [(run, attempt) for run, attempt in self._read("SELECT run, attempt FROM run WHERE asset <> ''")]
+
+    @property
+    def is_restored(self) -> bool:
+        """Whether nothing may be stated, because this is an older copy."""
+        return self._restored.exists()
+
+    # Catching up ---------------------------------------------------------------------------------------------------------
+
+    def take_back(self, statements: Sequence[tuple[int, bytes]], settled: Mapping[str, int]) -> None:
+        """Take back own statements that the log has and this memory lacked.
+
+        Args:
+            statements: number and bytes, verified, following the last one that is known here.
+            settled: number of the statement that settled a run, by run.
+        """
+        with self._writing() as db:
+            db.executemany("INSERT INTO statement (number, raw, reported) VALUES (?, ?, 1)", statements)
+            for run, number in settled.items():
+                db.execute("UPDATE run SET settled = ? WHERE run = ? AND settled IS NULL", (number, run))
+
+    def use_up(self, contract_uid: str, number: int, at: str, scope: str) -> None:
+        """Remember a round that was authorised while this memory did not know of it: it is never authorised again."""
+        with self._writing() as db:
+            db.execute("INSERT OR IGNORE INTO authorised VALUES (?, ?, ?, ?)", (contract_uid, number, at, scope))
+
     # Statements ----------------------------------------------------------------------------------------------------------
 
     def state(self, make: Make, settles: KnownRun | None = None) -> bytes:
@@ -125,6 +156,13 @@ class Memory:
         The statement is durable before it is returned, so no number is ever given twice. ``settles`` is the run that is
         settled with it, in the same step.
         """
+        if self.is_restored:
+            raise NodeError(
+                "this node was restored from a copy; a statement could get a number that was given before.",
+                code="NODE_RESTORED",
+                fix="convoy-node catch-up first; it reads this node's own statements back from the log.",
+                reasons=("REGISTER_STALE", "LEDGER_STALE"),
+            )
         with self._writing() as db:
             row = db.execute("SELECT raw FROM statement ORDER BY number DESC LIMIT 1").fetchone()
             number, previous = next_link(bytes(row[0]) if row else None)

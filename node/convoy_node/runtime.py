@@ -39,6 +39,7 @@ from convoy_models.plan import PlannedQuery
 from convoy_models.sums import PartySession
 from convoy_node import guard
 from convoy_node.admission import Admission, Case, Run, lister_of
+from convoy_node.backup.standing import check_log
 from convoy_node.errors import ActionRefused, NodeError
 from convoy_node.home import NodeHome
 from convoy_node.journal import Journal
@@ -189,9 +190,10 @@ class NodeRuntime:
             raise ActionRefused(f"run {ask.run} is authorised already.", party=self.party, code="REQUEST_REPLAYED")
         check_log_standing(self.home.witness, self._receipts, self.home.origin, self.party)
         case = self._admission.examine(ask)
+        self._check_not_restored(payload)
         for older in self.home.memory.open_runs(contract=case.contract.uid):
             self._settle(older, "aborted", None, "NEWER_ROUND")
-        self._prepare_consents(case, payload)
+        self._prepare_consents(case)
         decision = self._admission.decide(case)
         self.journal.note("decided", run=ask.run, phase="authorise", reasons=list(decision.reasons))
         if not decision.allow:
@@ -203,14 +205,18 @@ class NodeRuntime:
         rows = sum(map(len, linked.values())) if linked else run.people.size
         return self._decided(case, decision, rows)
 
-    def _prepare_consents(self, case: Case, payload: Payload) -> None:
-        """State what the decision rests on: consents as of now, as an epoch of the log, and duties that became overdue."""
-        told = payload.data.get("consentEpochs", [])
+    def _check_not_restored(self, payload: Payload) -> None:
+        """Refuse, before anything is stated, where the log has an epoch of this node that its memory lacks."""
+        told, last = payload.data.get("consentEpochs", []), 0
         for text in told if isinstance(told, list) else []:
             try:
-                self.home.office.learn_epoch(b64decode(str(text), validate=True))
+                last = max(last, self.home.office.learn_epoch(b64decode(str(text), validate=True)))
             except Base64Error as error:
                 raise _malformed("consentEpochs") from error
+        check_log(self.home.path, self.home.memory, last, self.party)
+
+    def _prepare_consents(self, case: Case) -> None:
+        """State what the decision rests on: consents as of now, as an epoch of the log, and duties that became overdue."""
         self.home.duties.state_overdue(case.now)
         if not self.home.office.is_stale():
             self.home.office.epoch(case.contract.uid)

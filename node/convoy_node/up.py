@@ -31,6 +31,7 @@ from convoy_audit.witness import Witness
 from convoy_audit.witness_store import FileWitnessStore
 from convoy_contracts.wire import PROTOCOLS, partner_pb2
 from convoy_node import join
+from convoy_node.backup.standing import check_current, check_log
 from convoy_node.channel import ChannelRefused, ChannelUnreachable, CoordinatorUntrusted, Line, refusal
 from convoy_node.channel_home import LEFT, LINK_CA, POSITION, Connection, Credentials, write
 from convoy_node.channel_keys import KEYS, MEMORY, open_line, renew, send_statements
@@ -46,7 +47,7 @@ ENDS: Final = frozenset(
     {
         *("PARTY_REVOKED", "CERTIFICATE_REVOKED", "CERTIFICATE_EXPIRED", "CERTIFICATE_UNKNOWN", "ROLE_NOT_ENROLLED"),
         *("PROTOCOL_UNSUPPORTED", "REQUEST_DENIED", "TICKET_UNKNOWN", "TICKET_EXPIRED", "TICKET_USED"),
-        *("COORDINATOR_UNTRUSTED", "STATEMENT_FORKED", "LOG_CONVICTED"),
+        *("COORDINATOR_UNTRUSTED", "STATEMENT_FORKED", "LOG_CONVICTED", "NODE_RESTORED"),
     }
 )
 """The refusals after which trying again makes no sense; a human has to act."""
@@ -108,6 +109,7 @@ class Node:
             raise HomeRefused(
                 "this node has left.", code="NODE_LEFT", fix="Join again with a new ticket and --recover."
             )
+        check_current(self._home)
         self._wait_enrolled()
         if self._stopped.is_set():
             return
@@ -169,6 +171,7 @@ class Node:
                 protocols=PROTOCOLS, role=settings.role, software=f"convoy-node {version('convoy-node')}"
             ),
         )
+        check_log(self._home, memory, int(hello.last_statement), settings.party)
         join.told(self._home, Connection.load(self._home), hello.endpoints)
         journal.note("connected", protocol=hello.protocol, coordinator=hello.software)
         self._tell(f"Connected as {hello.party} ({hello.role}); certificate until {hello.certificate_not_after}")

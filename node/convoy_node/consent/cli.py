@@ -236,12 +236,17 @@ def import_consents(
 @consent.command("catch-up")
 def catch_up(
     home: Home,
-    table: Annotated[Path | None, typer.Option(help="Table of the consents given since the copy was made.")] = None,
+    table: Annotated[
+        Path | None, typer.Option(help="Table of what was said since the copy was made, withdrawals included.")
+    ] = None,
+    nothing_since: Annotated[
+        bool, typer.Option("--nothing-since", help="Nobody consented or withdrew since; you answer for it.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """After a restore of an older register: make every withdrawal again and begin a new life of the register."""
     with _office(home) as office:
-        made = office.catch_up(table)
+        made = office.catch_up(table, nothing_since=nothing_since)
     lines = [
         f"{made['withdrawalsAgain']} withdrawals made again, {made['rows']} rows imported.",
         "Runs are let in again.",

@@ -424,34 +424,51 @@ class ConsentOffice:
         mark = self._watermark.mark()
         return mark is not None and mark.seq > 0 and not history.has_change(self.register.db, mark.seq, mark.token)
 
-    def learn_epoch(self, raw: bytes) -> None:
+    def learn_epoch(self, raw: bytes) -> int:
         """Compare with what the log holds: a later epoch of this node than its memory has means that the memory was restored.
 
         From then on the register is stale until ``catch_up``.
 
         Args:
             raw: this party's statement of an epoch, as the log has it; nobody else can make one, so others count for nothing.
+
+        Returns:
+            The statement's number, 0 where it counts for nothing.
         """
         try:
-            event = open_statement(raw, self._identity.identity_public).event
+            statement = open_statement(raw, self._identity.identity_public)
         except AuditError:
-            return
+            return 0
+        event = statement.event
         if not isinstance(event, ConsentRooted):
-            return
+            return 0
         self._watermark.read_statements()
         known = self._watermark.last_epoch(event.contract)
         if known is None or known.number < event.epoch or (known.number == event.epoch and known.root != event.root):
             self._watermark.lose(event.contract, event.epoch, event.root)
+        return statement.number
 
-    def catch_up(self, table: Path | None = None) -> dict[str, Any]:
+    def catch_up(self, table: Path | None = None, *, nothing_since: bool = False) -> dict[str, Any]:
         """Bring a restored register up to date and begin a new life of it.
 
-        Every withdrawal that ``node.db`` remembers is made again; consents given since come from a table. The next epoch
-        states the new incarnation in the log.
+        Every withdrawal that ``node.db`` remembers is made again; what was said since comes from a table, with withdrawals.
+        The next epoch states the new incarnation in the log.
+
+        Args:
+            table: of the app, the call centre or the CRM: who said what since the copy was made.
+            nothing_since: the party says that nobody said anything since; needed in place of a table where ``node.db`` was
+                restored as well.
 
         Raises:
-            ConsentRefused: faults of the table; nothing is changed then.
+            ConsentRefused: faults of the table, or neither of the two where one is needed; nothing is changed then.
         """
+        if self._watermark.is_lost and table is None and not nothing_since:
+            raise ConsentRefused(
+                "register and memory were restored together: nobody here knows who withdrew since.",
+                party=self.party,
+                code="REGISTER_STALE",
+                fix="Export what was said since from the app or CRM: consent catch-up --table FILE; or --nothing-since.",
+            )
         rows = self.register.import_table(table, self._settings.contract_names, now=self._clock()) if table else 0
         again = 0
         for contract, person, at in self._watermark.withdrawals():

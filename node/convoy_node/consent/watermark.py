@@ -141,7 +141,18 @@ class Watermark:
         """Remember an epoch that the log holds and this memory lacked; only ``set_mark`` lets runs in again."""
         with self._writing() as db:
             db.execute("INSERT OR REPLACE INTO consent_epoch VALUES (?, ?, ?, 0)", (contract, number, root))
+        self.suspect()
+
+    def suspect(self) -> None:
+        """Have the register count as older than it must be: register and memory were put back together."""
+        with self._writing() as db:
             db.execute("INSERT OR REPLACE INTO consent_mark VALUES (1, ?, ?, ?)", (LOST, b"", secrets.token_hex(8)))
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nobody here knows what the register lacks: only a table of what was said since can tell."""
+        mark = self.mark()
+        return mark is not None and mark.seq == LOST
 
     def _move(self, db: sqlite3.Connection, seq: int, token: bytes) -> None:
         db.execute(

@@ -186,8 +186,13 @@ def test_a_restored_older_register_lets_no_run_in_until_it_has_caught_up(federat
     assert say("consent", "show", person, "--contract", "risk", "--home", home)["state"] == "withdrawn"
 
 
-def test_an_epoch_in_the_log_that_the_memory_lacks_makes_the_register_stale(federation, prepared) -> None:
-    """Register and memory restored together: the log knows better, and only this party could have signed it."""
+def test_an_epoch_in_the_log_that_the_memory_lacks_stops_the_node_before_it_states_anything(
+    federation, prepared
+) -> None:
+    """Register and memory restored together: the log knows better, and only this party could have signed it.
+
+    A denial would be stated under a number that was given before; so nothing is stated until the node has caught up.
+    """
     from base64 import b64encode
 
     home = federation.home("insurer-b")
@@ -207,7 +212,13 @@ def test_an_epoch_in_the_log_that_the_memory_lacks_makes_the_register_stale(fede
     foreign = federation.tell(party_id("insurer-c"), "authorise", question)
     assert foreign.data["decision"]["allow"] is True  # another party's statement says nothing about this one
     answer = federation.tell(party_id("insurer-b"), "authorise", question)
-    assert answer.data["decision"]["reasons"] == ["REGISTER_STALE"]
+    assert answer.refused["code"] == "NODE_RESTORED"
+    assert "REGISTER_STALE" in answer.refused["reasons"]
+    assert federation.node("insurer-b").home.memory.statements() == []
+    federation.kill("insurer-b")
+    with pytest.raises(NodeError) as again:
+        federation.start("insurer-b")
+    assert again.value.code == "NODE_RESTORED"
 
 
 def test_an_overdue_deletion_is_stated_and_blocks_runs_until_there_is_evidence(
