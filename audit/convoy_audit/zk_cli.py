@@ -40,13 +40,13 @@ def add_zk(commands: Any) -> None:
         "path", metavar="OPENINGS", type=Path, help='JSON list of {"round","value","blinding"} (private)'
     )
     prove.add_argument("--experimental", action="store_true", required=True, help="I know that this was not audited")
-    prove.add_argument("--kind", choices=("cohort-at-least", "spend-at-most"), required=True)
+    prove.add_argument("--kind", choices=("cohort-at-least", "spend-at-most"), required=True, help="what is claimed")
     prove.add_argument("--bound", type=int, required=True, metavar="N", help="smallest cohort, or cap in micro epsilon")
     prove.add_argument("--bits", type=int, default=32, metavar="N", help="size of the numbers (32)")
-    prove.add_argument("--contract", required=True, metavar="DIGEST")
-    prove.add_argument("--run", required=True)
-    prove.add_argument("--party", required=True, metavar="ID")
-    prove.add_argument("--out", type=Path, required=True, metavar="FILE")
+    prove.add_argument("--contract", required=True, metavar="DIGEST", help="the contract that it is about")
+    prove.add_argument("--run", required=True, help="the run that it is about")
+    prove.add_argument("--party", required=True, metavar="ID", help="whose quantity it is")
+    prove.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the proof goes")
     prove.set_defaults(act=_prove)
     for command in (verify, prove):
         command.add_argument("--json", action="store_true", help="print data instead of text")

@@ -18,9 +18,9 @@ def register(commands: Any) -> None:
     """Add the commands."""
     new = commands.add_parser("new", help="print a draft contract from a template")
     new.add_argument("template", choices=("risk", "recommendation", "bundle"))
-    new.add_argument("--uid", required=True)
-    new.add_argument("--version", type=int, default=1)
-    new.add_argument("--title")
+    new.add_argument("--uid", required=True, help="id of the contract, the same in all its versions")
+    new.add_argument("--version", type=int, default=1, help="number of the version")
+    new.add_argument("--title", help="name for people; decides nothing")
     new.add_argument("--offer-until", required=True, help="when the offer lapses, with offset")
     new.add_argument("--not-before", required=True, help="first instant of the term, with offset")
     new.add_argument("--not-after", required=True, help="end of the term, with offset; not included")
@@ -30,7 +30,7 @@ def register(commands: Any) -> None:
     )  # fmt: skip
     new.add_argument("--pia", action="append", default=[], metavar="ID=REF@UNTIL", help="a party's impact assessment")
     new.add_argument("--mask-key", action="append", default=[], metavar="ID=X", help="a party's X25519 key, base64url")
-    new.add_argument("--witness-key", action="append", default=[], metavar="ID=VKEY")
+    new.add_argument("--witness-key", action="append", default=[], metavar="ID=VKEY", help="a party's witness key")
     new.add_argument("--notice", default="vehicle-owner@1", help="id of the accepted notice")
     new.set_defaults(run=_new)
 
@@ -38,14 +38,14 @@ def register(commands: Any) -> None:
         "text", help="print the contract in sentences; exit 2 if it is not the text that is bound"
     )
     text.add_argument("contract", type=Path)
-    text.add_argument("--lang", choices=("zh-CN", "en"), default="zh-CN")
+    text.add_argument("--lang", choices=("zh-CN", "en"), default="zh-CN", help="language of the text")
     text.add_argument("--bind", action="store_true", help="print the document with the digests of its texts instead")
     text.set_defaults(run=_text)
 
     diff = commands.add_parser("diff", help="say member by member what a new version widens or narrows")
     diff.add_argument("old", type=Path)
     diff.add_argument("new", type=Path)
-    diff.add_argument("--json", action="store_true")
+    diff.add_argument("--json", action="store_true", help="print the changes as JSON")
     diff.add_argument("--exit-code", action="store_true", help="exit 3 if persons must be asked again")
     diff.set_defaults(run=_diff)
 

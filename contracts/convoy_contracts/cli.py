@@ -32,13 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     decide.set_defaults(run=_decide)
 
     reasons = commands.add_parser("reasons", help="print every clause, gate and reason code as a Markdown table")
-    reasons.add_argument("--lang", choices=("zh", "en"), default="en")
+    reasons.add_argument("--lang", choices=("zh", "en"), default="en", help="language of the table")
     reasons.set_defaults(run=_reasons)
 
     problem = commands.add_parser("problem", help="print what a code means: cause, fix, who acts")
     problem.add_argument("code", nargs="?", help="such as TICKET_EXPIRED")
     problem.add_argument("--list", action="store_true", help="print every code with its title")
-    problem.add_argument("--language", choices=("zh", "en"), default="en")
+    problem.add_argument("--language", choices=("zh", "en"), default="en", help="language of the page")
     problem.set_defaults(run=_problem)
 
     digest = commands.add_parser("digest", help="print the digest of a contract")

@@ -30,12 +30,13 @@ def register(commands: Commands) -> None:
     event.add_argument("--seq", type=int, help="nextSeq of GET /v1/contracts/UID/events")
     event.add_argument("--prev", help="head of GET /v1/contracts/UID/events")
     event.add_argument(
-        "--type", choices=("suspend", "resume", "terminate", "supersede", "refuse", "withdraw-offer"), dest="kind"
-    )
+        "--type", choices=("suspend", "resume", "terminate", "supersede", "refuse", "withdraw-offer"), dest="kind",
+        help="what happens",
+    )  # fmt: skip
     event.add_argument("--by", help="the acting party, or * for all parties together; default: the signer")
     event.add_argument("--at", help="when it has effect, with offset; default: now")
     event.add_argument("--whom", help="the party that is stopped or resumed, or * for the whole contract")
-    event.add_argument("--reason-class", choices=("incident", "legal"))
+    event.add_argument("--reason-class", choices=("incident", "legal"), help="why the whole contract is stopped")
     event.add_argument("--version", type=int, help="the version that is replaced, refused or withdrawn")
     event.add_argument("--in-flight", choices=("finish", "abort"), help="what running rounds of the old version do")
     event.add_argument(
@@ -50,7 +51,7 @@ def register(commands: Commands) -> None:
     state.add_argument("--events", type=Path, help="JSON array of events with their proofs")
     state.add_argument("--keys", type=Path, required=True, help="JSON object of keys by kid (FORMAT.md §2)")
     state.add_argument("--at", help="any instant, with offset; default: now")
-    state.add_argument("--json", action="store_true")
+    state.add_argument("--json", action="store_true", help="print the state as JSON")
     state.set_defaults(run=_state)
 
     catalogue = commands.add_parser("catalogue", help="asset catalogue: check or sign an entry, sign a tier grant")

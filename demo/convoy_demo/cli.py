@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="train both joint models; goes on with the same ledgers if called again")
     run.add_argument("--home", type=Path, default=Path("run/demo"), help="folder of the demo")
-    run.add_argument("--runtime", choices=("embedded", "deployed"), default="embedded")
+    run.add_argument("--runtime", choices=("embedded", "deployed"), default="embedded", help="one process, or Flower's")
     run.add_argument("--drivers", type=int, default=100_000, help="size of the generated population")
     run.add_argument("--seed", type=int, default=1, help="seed of the generated population")
     run.add_argument("--no-wait", action="store_true", help="exit at once, also in a terminal")

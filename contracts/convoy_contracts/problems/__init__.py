@@ -13,6 +13,7 @@ from convoy_contracts.errors import ArgumentRefused
 from convoy_contracts.problems.contracts import CONTRACTS
 from convoy_contracts.problems.coordinator import COORDINATOR
 from convoy_contracts.problems.decisions import DECISIONS
+from convoy_contracts.problems.doctor import DOCTOR
 from convoy_contracts.problems.joining import JOINING
 from convoy_contracts.problems.log import LOG
 from convoy_contracts.problems.models import MODELS
@@ -20,7 +21,11 @@ from convoy_contracts.problems.node import NODE
 from convoy_contracts.problems.problem import ACTS, AREAS, GRPC, Problem, listed
 
 PROBLEMS: Final[Mapping[str, Problem]] = listed(
-    *(problem for area in (DECISIONS, CONTRACTS, JOINING, COORDINATOR, LOG, NODE, MODELS) for problem in area.values())
+    *(
+        problem
+        for area in (DECISIONS, CONTRACTS, JOINING, COORDINATOR, LOG, NODE, DOCTOR, MODELS)
+        for problem in area.values()
+    )
 )
 """Every problem by code."""
 

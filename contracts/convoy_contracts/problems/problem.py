@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Area = Literal["decisions", "contracts", "joining", "coordinator", "log", "node", "models"]
+Area = Literal["decisions", "contracts", "joining", "coordinator", "log", "node", "doctor", "models"]
 Acts = Literal["caller", "author", "parties", "node", "coordinator", "witness", "reader"]
 Language = Literal["en", "zh"]
 
@@ -17,6 +17,7 @@ AREAS: Final[Mapping[Area, tuple[str, str]]] = {
     "coordinator": ("The coordinator", "协调方"),
     "log": ("The log and its witnesses", "日志与见证方"),
     "node": ("A node", "节点"),
+    "doctor": ("Findings of convoy-node doctor", "convoy-node doctor 的检查结果"),
     "models": ("Computations and releases", "计算与发布"),
 }
 ACTS: Final[Mapping[Acts, tuple[str, str]]] = {
