@@ -1,6 +1,6 @@
 """The YAML file that describes a portfolio: what it says, and every fault of it at once.
 
-``read_description`` checks form only; ``towers`` and ``pairs`` make the specifications that partners
+``form.read_description`` checks form only; ``towers`` and ``pairs`` make the specifications that partners
 would sign. Cuts and levels are public and belong in the file; where they are left out they are read
 from the learning rows, which a note says: such a run is a trial, not a private one.
 """
@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 from pydantic import ValidationError
 
 from convoy_contracts.specification import PairsSpecification, RiskSpecification
@@ -25,8 +24,11 @@ from convoy_contracts.specification import PairsSpecification, RiskSpecification
 Spec = TypeVar("Spec", RiskSpecification, PairsSpecification)
 MEMBERS = {"name", "path", "claims"}
 OPTIONAL = {
-    "extends", "exposure", "split", "insurers", "towers", "settings", "features", "boosting", "unit", "references", "rivals",
+    "extends", "exposure", "exposureUnit", "person", "split", "insurers", "towers", "settings", "features", "boosting", "unit",
+    "references", "rivals",
 }  # fmt: skip
+UNITS = {"years": 1.0, "months": 1 / 12, "days": 1 / 365.25}
+"""Units of exposure, in years."""
 FEATURE_MEMBERS = {"name", "knots", "levels", "scale", "cuts", "coarse", "bins", "range", "other", "missing"}
 SETTINGS = {
     "claimCap": 1, "priorRate": "0.1", "priorScale": "0.2", "smoothness": "0.8", "sweeps": 5, "labelShareMilli": 600,
@@ -35,8 +37,9 @@ SETTINGS = {
 BOOSTING = {"mainScale": "0.5", "deltaNano": 1000}
 LARGEST_PAIR, MOST_PAIRS = 400, 28
 """Cells of a pair table, and pairs, that are taken when the description names no pairs."""
-AUTO_CELLS, AUTO_COARSE, AUTO_LEVELS = 16, 8, 60
+AUTO_CELLS, AUTO_COARSE, AUTO_LEVELS = 24, 9, 60
 MISSING, OTHER = "(missing)", "(other)"
+USUAL_INSURERS, USUAL_KNOTS = 5, 10
 
 
 class DescriptionRefused(Exception):
@@ -85,7 +88,18 @@ class Description:
     @property
     def unit(self) -> str:
         """What one person is here."""
-        return str(self.text.get("unit", "one row"))
+        usual = "one row" if self.person is None else f"one person ({self.person})"
+        return str(self.text.get("unit", usual))
+
+    @property
+    def person(self) -> str | None:
+        """Column that names the person of a row, or None: every row is a person."""
+        return None if self.text.get("person") is None else str(self.text["person"])
+
+    @property
+    def exposure_unit(self) -> float:
+        """What one unit of exposure is, in years."""
+        return UNITS[str(self.text.get("exposureUnit", "years"))]
 
     @property
     def claims(self) -> str:
@@ -104,8 +118,8 @@ class Description:
 
     @property
     def insurers(self) -> dict[str, Any]:
-        """How rows belong to insurers; {} is one insurer."""
-        return dict(self.text.get("insurers") or {})
+        """How rows belong to insurers; without a rule they are dealt to five."""
+        return dict(self.text.get("insurers") or {"count": USUAL_INSURERS})
 
     @property
     def references(self) -> dict[str, float]:
@@ -120,7 +134,17 @@ class Description:
     @property
     def tower_features(self) -> list[dict[str, Any]]:
         """All features of all towers."""
-        return [feature for tower in (self.text.get("towers") or {}).values() for feature in tower["features"]]
+        return [
+            {"name": feature} if isinstance(feature, str) else feature
+            for tower in (self.text.get("towers") or {}).values()
+            for feature in tower["features"]
+        ]
+
+    @property
+    def oem_names(self) -> list[str]:
+        """Columns that the carmaker holds."""
+        tower = (self.text.get("towers") or {}).get("oem") or {"features": []}
+        return [str(feature if isinstance(feature, str) else feature["name"]) for feature in tower["features"]]
 
     @property
     def features(self) -> list[dict[str, Any]]:
@@ -151,35 +175,65 @@ class Description:
                 return feature["missing"]
         return None
 
-    def towers(self, epsilon: float) -> RiskSpecification | None:
-        """Return the specification of the vertical model, or None without towers; faults are collected."""
+    def towers(
+        self, epsilon: float, columns: Mapping[str, npt.NDArray[Any]], learn: npt.NDArray[np.bool_], *, is_partial: bool
+    ) -> RiskSpecification | None:
+        """Return the specification of the vertical model, or None without towers; faults are collected.
+
+        Args:
+            epsilon: of one run.
+            columns: (N,) by name.
+            learn: (N,) learning rows.
+            is_partial: the carmaker knows some persons only, so there are two patterns of data.
+        """
         if not self.text.get("towers"):
             return None
         towers = []
         for role, tower in self.text["towers"].items():
-            features = [self._tower_feature(feature) for feature in tower["features"]]
+            named = [{"name": feature} if isinstance(feature, str) else feature for feature in tower["features"]]
+            features = [self._tower_feature(feature, columns, learn) for feature in named]
             towers.append({"role": role, "features": features, "cap": str(tower.get("cap", "2"))})
         document = {
             "kind": "risk-towers/1",
             "towers": towers,
             "claims": self.claims,
             "exposure": self.exposure or EXPOSURE,
-            "patterns": "joint-only",
+            "patterns": "own" if is_partial else "joint-only",
             "epsilonMicro": round(epsilon * 1e6),
             **SETTINGS,
             **(self.text.get("settings") or {}),
         }
         return self._validated(RiskSpecification, document, "towers or settings")
 
-    def _tower_feature(self, feature: Mapping[str, Any]) -> dict[str, Any]:
+    def _tower_feature(
+        self, feature: Mapping[str, Any], columns: Mapping[str, npt.NDArray[Any]], learn: npt.NDArray[np.bool_]
+    ) -> dict[str, Any]:
+        name = str(feature["name"])
+        if not feature.keys() & {"knots", "levels"}:
+            if columns[name].dtype.kind in "UO":
+                return self._level_cells(name, feature, columns[name], learn)
+            feature = {**feature, "knots": self._usual_knots(name, feature, columns[name][learn])}
         made = {key: feature[key] for key in ("name", "scale") if key in feature}
         if "knots" in feature:
             return made | {"kind": "knots", "knots": [_decimal(k) for k in feature["knots"]]}
-        levels = [_level(level) for level in feature.get("levels", ())]
-        made = {"name": feature["name"], "kind": "levels", "levels": levels}
-        if self.absent.get(str(feature["name"])) and MISSING not in levels and self.stand_in(feature["name"]) is None:
-            levels.append(MISSING)
-        return made | ({"other": _level(feature["other"])} if "other" in feature else {})
+        return self._level_cells(name, feature, columns[name], learn)
+
+    def _usual_knots(self, name: str, feature: Mapping[str, Any], values: npt.NDArray[Any]) -> list[float]:
+        if "range" in feature:
+            low, high = (float(end) for end in feature["range"])
+            return [float(f"{knot:.4g}") for knot in np.linspace(low, high, USUAL_KNOTS)]
+        seen = values[np.isfinite(values) & (values > -1e299)].astype(np.float64)
+        self.note(f"column {name!r} has no knots: read from the learning rows, agree public ones before signing")
+        if not seen.size:
+            return [0.0, 1.0]
+        ends = [float(seen.min()), *_usual_cuts(seen, USUAL_KNOTS), float(seen.max())]
+        knots = sorted({float(f"{end:.6g}") for end in ends})
+        return knots if len(knots) > 1 else [knots[0], knots[0] + 1]
+
+    def note(self, text: str) -> None:
+        """Say once what was assumed."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     def pairs(
         self, epsilon: float, columns: Mapping[str, npt.NDArray[Any]], learn: npt.NDArray[np.bool_]
@@ -197,7 +251,7 @@ class Description:
         if prior is None:
             prior = f"{max(rate, 1e-4):.1g}" if rate >= 0.001 else "0.001"
             prior = _decimal(float(prior))
-            self.notes.append(f"no priorRate in 'settings': {prior} is taken, one digit of the learning rows' rate")
+            self.note(f"no priorRate in 'settings': {prior} is taken, one digit of the learning rows' rate")
         usual_cap = max(1, math.ceil(2 * float(prior)))
         document = {
             "kind": "risk-pairs/1",
@@ -217,7 +271,7 @@ class Description:
         widths = {f["name"]: len(f.get("coarse") or f.get("cuts") or f["levels"]) + 1 for f in features}
         fit = [pair for pair in combinations(widths, 2) if widths[pair[0]] * widths[pair[1]] <= LARGEST_PAIR]
         if len(fit) > MOST_PAIRS:
-            self.notes.append(f"no 'pairs' in 'boosting': the first {MOST_PAIRS} of {len(fit)} are taken")
+            self.note(f"no 'pairs' in 'boosting': the first {MOST_PAIRS} of {len(fit)} are taken")
         return [list(pair) for pair in fit[:MOST_PAIRS]]
 
     def _cells(
@@ -242,10 +296,8 @@ class Description:
             cuts, coarse = [float(f"{value:.4g}") for value in values], feature.get("coarse")
         else:
             seen = columns[name][learn & np.isfinite(columns[name].astype(np.float64))].astype(np.float64)
-            cuts, coarse = _quantile_cuts(seen, AUTO_CELLS), None
-            self.notes.append(
-                f"column {name!r} has no cuts: read from the learning rows, agree public ones before signing"
-            )
+            cuts, coarse = _usual_cuts(seen, AUTO_CELLS), None
+            self.note(f"column {name!r} has no cuts: read from the learning rows, agree public ones before signing")
         cuts = sorted(set(cuts))
         if coarse is None and len(cuts) > AUTO_COARSE + 2:
             coarse = cuts[:: max(1, len(cuts) // AUTO_COARSE)]
@@ -264,17 +316,30 @@ class Description:
             names, counts = np.unique(values[learn].astype(np.str_), return_counts=True)
             order = np.argsort(-counts, kind="stable")[:AUTO_LEVELS]
             levels, other = [*sorted(names[order].tolist()), OTHER], OTHER
-            self.notes.append(
+            self.note(
                 f"column {name!r} has no levels: the {len(levels) - 1} commonest of the learning rows and {OTHER!r} are"
                 " taken, agree public ones before signing"
             )
         elif self.absent.get(name) and MISSING not in levels and self.stand_in(name) is None:
             levels.append(MISSING)
+        if other is None:
+            other = self._other_for_unseen(name, levels, values, learn)
         if other is not None and other not in levels:
             levels.append(other)
         if len(levels) == 1:
             levels.append(OTHER)
         return {"kind": "levels", "name": name, "levels": levels} | ({"other": other} if other else {})
+
+    def _other_for_unseen(
+        self, name: str, levels: list[str], values: npt.NDArray[Any], learn: npt.NDArray[np.bool_]
+    ) -> str | None:
+        """Return a level for values that only test rows have; such values in learning rows are refused when encoded."""
+        texts = np.unique(values[learn].astype(np.str_))
+        late = set(np.unique(values[~learn].astype(np.str_)).tolist()) - set(levels)
+        if not late or not set(texts.tolist()) <= set(levels):
+            return None
+        self.note(f"column {name!r}: {len(late)} values of test rows only are not among its levels; they are {OTHER!r}")
+        return OTHER
 
     def _validated(self, model: type[Spec], document: Mapping[str, Any], place: str) -> Spec | None:
         try:
@@ -282,7 +347,7 @@ class Description:
         except ValidationError as error:
             for found in error.errors():
                 where = ".".join(str(part) for part in found["loc"])
-                self.fault(Fault(place, f"{where or 'it'}: {found['msg']}", "see bench/data/README.md"))
+                self.fault(Fault(place, f"{where or 'it'}: {found['msg']}", "see docs/benchmarks.md"))
             return None
 
 
@@ -290,87 +355,16 @@ EXPOSURE = "(exposure: one year)"
 """Name of the exposure column where the portfolio has none."""
 
 
-def read_description(path: Path) -> Description:
-    """Read a YAML file and check its form.
-
-    Raises:
-        DescriptionRefused: not a mapping, unknown or missing members, or parts of a wrong form.
-    """
-    text = _mapping(path)
-    if "extends" in text:
-        base = _mapping(path.parent / str(text["extends"]))
-        text = {**base, **text}
-    asked = Description(path, text)
-    for name in sorted(map(str, set(text) - MEMBERS - OPTIONAL)):
-        asked.fault(Fault("description", f"unknown members: {name!r}", f"use {sorted(MEMBERS | OPTIONAL)}"))
-    for name in sorted(MEMBERS - set(text)):
-        asked.fault(Fault("description", f"missing members: {name!r}", "add it; see bench/data/README.md"))
-    if not text.get("towers") and not text.get("features"):
-        asked.fault(Fault("description", "neither 'features' nor 'towers'", "name the rating factors"))
-    for member in ("split", "insurers", "towers", "settings", "references"):
-        if text.get(member) is not None and not isinstance(text[member], dict):
-            asked.fault(Fault(member, "it is not a mapping", "see bench/data/README.md"))
-    asked.stop_at_faults()
-    for role, tower in (text.get("towers") or {}).items():
-        if not isinstance(tower, dict) or not isinstance(tower.get("features"), list):
-            asked.fault(Fault(f"towers.{role}", "it has no list 'features'", "see bench/data/README.md"))
-    asked.stop_at_faults()
-    for feature in [*(text.get("features") or ()), *asked.tower_features]:
-        if isinstance(feature, str):
-            continue
-        if not isinstance(feature, dict) or "name" not in feature:
-            asked.fault(Fault("features", f"{feature!r} has no 'name'", "write {name: COLUMN, ...}"))
-        elif set(feature) - FEATURE_MEMBERS:
-            wrong = sorted(map(str, set(feature) - FEATURE_MEMBERS))
-            asked.fault(
-                Fault(f"feature {feature['name']!r}", f"unknown members {wrong}", f"use {sorted(FEATURE_MEMBERS)}")
-            )
-    for feature in asked.tower_features:
-        if isinstance(feature, dict) and not feature.keys() & {"knots", "levels"}:
-            asked.fault(
-                Fault(f"feature {feature.get('name')!r}", "a tower needs 'knots' or 'levels'", "add one of them")
-            )
-    _check_rules(asked)
-    asked.stop_at_faults()
-    return asked
-
-
-def _check_rules(asked: Description) -> None:
-    split, insurers = asked.split, asked.insurers
-    if "column" in split and "learn" not in split:
-        asked.fault(Fault("split", "a column without 'learn'", "name the values whose rows are learned from"))
-    share = split.get("testShare", 0.2)
-    if not isinstance(share, (int, float)) or not 0 < share < 1:
-        asked.fault(Fault("split", f"testShare is {share!r}", "use a number between 0 and 1"))
-    for member in sorted(set(split) - {"column", "learn", "seed", "testShare", "groupBy"}):
-        asked.fault(Fault("split", f"unknown member {member!r}", "use column and learn, or seed, testShare, groupBy"))
-    for member in sorted(set(insurers) - {"column", "groups", "count", "seed"}):
-        asked.fault(Fault("insurers", f"unknown member {member!r}", "use column and groups, or count and seed"))
-    count = insurers.get("count", 1)
-    if not isinstance(count, int) or count < 1:
-        asked.fault(Fault("insurers", f"count is {count!r}", "use a whole number from 1 on"))
-    if insurers.get("groups") is not None and not isinstance(insurers["groups"], dict):
-        asked.fault(Fault("insurers", "groups is not a mapping", "write groups: {name: [values]}"))
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    try:
-        text = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DescriptionRefused(f"{path.name}: it cannot be read as YAML: {error}. Fix: correct the file.") from error
-    if not isinstance(text, dict):
-        raise DescriptionRefused(f"{path.name}: a mapping is due. Fix: see bench/data/README.md.")
-    return text
-
-
-def _quantile_cuts(values: npt.NDArray[np.float64], cells: int) -> list[float]:
+def _usual_cuts(values: npt.NDArray[np.float64], cells: int) -> list[float]:
+    """Return cuts between distinct values, each weighing the root of its count: a common value does not eat all cells."""
     if not values.size:
         return [0.0]
-    found = np.unique(values)
+    found, counts = np.unique(values, return_counts=True)
     if found.size <= cells:
         return [float(f"{v:.10g}") for v in found[1:]] or [float(found[0])]
-    cuts = np.unique(np.quantile(values, np.linspace(0, 1, cells + 1)[1:-1]))
-    return [float(f"{cut:.4g}") for cut in cuts]
+    weights = np.cumsum(np.sqrt(counts))
+    places = np.searchsorted(weights, np.linspace(0, weights[-1], cells + 1)[1:-1])
+    return sorted({float(f"{cut:.6g}") for cut in found[np.minimum(places + 1, found.size - 1)]})
 
 
 def _decimal(value: object) -> str:

@@ -8,6 +8,7 @@ exposure, split and insurer must be there for every row.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,11 @@ LARGEST_CLAIMS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Columns by name, all of one length; exposure: name of the exposure column."""
+    """Columns by name, all of one length; exposure: its column; linked: (N,) the carmaker knows the person."""
 
     columns: Columns
     exposure: str
+    linked: npt.NDArray[np.bool_]
 
 
 def read_frame(asked: Description, data: Path | None) -> Frame:
@@ -42,7 +44,8 @@ def read_frame(asked: Description, data: Path | None) -> Frame:
     place = _locate(asked, data)
     table = _table(place)
     wanted = dict.fromkeys([*asked.feature_names, asked.claims])
-    wanted |= dict.fromkeys(n for n in (asked.exposure, asked.split.get("column"), asked.insurers.get("column")) if n)
+    rules = (asked.exposure, asked.split.get("column"), asked.insurers.get("column"), asked.person)
+    wanted |= dict.fromkeys(str(name) for name in rules if name)
     group = asked.split.get("groupBy")
     wanted |= dict.fromkeys(group if isinstance(group, list) else [group] if group and group != "features" else [])
     for name in wanted:
@@ -55,14 +58,11 @@ def read_frame(asked: Description, data: Path | None) -> Frame:
         asked.fault(Fault(place.name, "it has no rows", "give a file with rows"))
     asked.stop_at_faults()
     columns: Columns = {}
-    for name in wanted:
-        column = table.column(name).combine_chunks()
-        if pa.types.is_dictionary(column.type):
-            column = column.dictionary_decode()
-        if pa.types.is_decimal(column.type):
-            column = column.cast(pa.float64())
+    read = {name: _plain(table.column(name)) for name in wanted}
+    linked = _linked(asked, read)
+    for name, column in read.items():
         if name in asked.feature_names:
-            columns[name] = _feature(asked, name, column)
+            columns[name] = _feature(asked, name, column, linked if name in asked.oem_names else None)
         else:
             if column.null_count:
                 asked.fault(
@@ -79,11 +79,43 @@ def read_frame(asked: Description, data: Path | None) -> Frame:
     exposure = asked.exposure or EXPOSURE
     if asked.exposure is None:
         columns[exposure] = np.ones(table.num_rows)
-        asked.notes.append("no 'exposure': every row counts as one year")
+        asked.note("no 'exposure': every row counts as one year")
     else:
         columns[exposure] = _exposure(asked, columns[exposure])
     asked.stop_at_faults()
-    return Frame(columns, exposure)
+    return Frame(columns, exposure, linked)
+
+
+def _plain(column: pa.ChunkedArray) -> pa.Array:
+    made = column.combine_chunks()
+    if pa.types.is_dictionary(made.type):
+        made = made.dictionary_decode()
+    return made.cast(pa.float64()) if pa.types.is_decimal(made.type) else made
+
+
+def _linked(asked: Description, read: Mapping[str, pa.Array]) -> npt.NDArray[np.bool_]:
+    """Return whom the carmaker knows: all rows but those where every one of its columns is missing."""
+    size = len(next(iter(read.values())))
+    if not asked.oem_names:
+        return np.ones(size, dtype=np.bool_)
+    linked = np.zeros(size, dtype=np.bool_)
+    for name in asked.oem_names:
+        column = read[name]
+        here = column.is_valid()
+        if pa.types.is_floating(column.type):
+            here = pc.and_(here, pc.fill_null(pc.invert(pc.is_nan(column)), False))
+        elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            here = pc.and_(here, pc.fill_null(pc.not_equal(column, ""), False))
+        linked |= here.to_numpy(zero_copy_only=False)
+    if not linked.any():
+        asked.fault(
+            Fault("towers.oem", "every one of its values is missing", "correct the columns, or leave the tower out")
+        )
+    elif not linked.all():
+        asked.note(
+            f"the carmaker knows {int(linked.sum())} of {size} persons: the rest has a model of its own, of the insurers' columns"
+        )
+    return linked
 
 
 def _locate(asked: Description, data: Path | None) -> Path:
@@ -112,7 +144,7 @@ def _table(place: Path) -> pa.Table:
         ) from error
 
 
-def _feature(asked: Description, name: str, column: pa.Array) -> npt.NDArray[Any]:
+def _feature(asked: Description, name: str, column: pa.Array, linked: npt.NDArray[np.bool_] | None) -> npt.NDArray[Any]:
     is_number = asked.numbers_expected(name)
     kind = column.type
     if pa.types.is_temporal(kind):
@@ -128,14 +160,16 @@ def _feature(asked: Description, name: str, column: pa.Array) -> npt.NDArray[Any
     numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
     if numeric and is_number is not False:
         values = column.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
-        return _numbers(asked, name, values)
+        return _numbers(asked, name, values, linked)
     if is_number:
         asked.fault(Fault(f"column {name!r}", f"it holds {kind}, not numbers", "correct the column or give 'levels'"))
         return np.zeros(len(column))
     return _names(asked, name, column)
 
 
-def _numbers(asked: Description, name: str, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _numbers(
+    asked: Description, name: str, values: npt.NDArray[np.float64], linked: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.float64]:
     endless = int(np.isinf(values).sum())
     if endless:
         asked.fault(Fault(f"column {name!r}", f"it has {endless} infinite values", "correct them at their source"))
@@ -144,20 +178,27 @@ def _numbers(asked: Description, name: str, values: npt.NDArray[np.float64]) -> 
     if not missing.any():
         return values
     stand_in = asked.stand_in(name)
-    in_tower = any(f["name"] == name for f in asked.tower_features)
-    if stand_in is None and in_tower:
-        knots = next(f["knots"] for f in asked.tower_features if f["name"] == name)
-        stand_in = knots[len(knots) // 2]
+    unknown = missing & ~linked if linked is not None else np.zeros(values.size, dtype=np.bool_)
+    if stand_in is None and any(f["name"] == name for f in asked.tower_features):
+        # A tower has no cell for a missing number; persons whom the carmaker does not know are in another cohort.
+        knots = next((f.get("knots") for f in asked.tower_features if f["name"] == name), None)
+        seen = values[~missing]
+        middle = float(f"{np.median(seen):.4g}") if seen.size else 0.0
+        stand_in, missing = (knots[len(knots) // 2] if knots else middle), missing & ~unknown
+        asked.absent[name] = int(unknown.sum())
+    elif stand_in is not None:
+        unknown = np.zeros(values.size, dtype=np.bool_)
         asked.absent[name] = 0
-    if stand_in is not None:
+    if stand_in is not None and missing.any():
         try:
             values = np.where(missing, float(str(stand_in)), values)
         except ValueError:
             asked.fault(Fault(f"feature {name!r}", f"missing: {stand_in!r} is no number", "give a number"))
-        asked.notes.append(f"column {name!r}: {stand_in} stands for {int(missing.sum())} missing values")
-        return values
-    asked.notes.append(f"column {name!r}: {int(missing.sum())} missing values are a cell of their own")
-    return np.where(missing, -1e300, values)
+        asked.note(f"column {name!r}: {stand_in} stands for {int(missing.sum())} missing values")
+    if stand_in is None:
+        asked.note(f"column {name!r}: {int(missing.sum())} missing values are a cell of their own")
+        unknown = missing
+    return np.where(unknown, -1e300, values)
 
 
 def _names(asked: Description, name: str, column: pa.Array) -> npt.NDArray[Any]:
@@ -170,7 +211,7 @@ def _names(asked: Description, name: str, column: pa.Array) -> npt.NDArray[Any]:
     if missing:
         chosen = _text(stand_in) if stand_in is not None else MISSING
         texts = np.where(texts == MISSING, chosen, texts)
-        asked.notes.append(f"column {name!r}: {missing} missing values are the level {chosen!r}")
+        asked.note(f"column {name!r}: {missing} missing values are the level {chosen!r}")
     return texts
 
 
@@ -207,10 +248,14 @@ def _exposure(asked: Description, values: npt.NDArray[Any]) -> npt.NDArray[np.fl
     if values.dtype.kind not in "iuf":
         asked.fault(Fault(place, f"it holds {values.dtype}, not years", "give years in (0, 10]"))
         return np.ones(values.size)
-    numbers = values.astype(np.float64)
+    numbers = values.astype(np.float64) * asked.exposure_unit
     bad = int(np.sum(~np.isfinite(numbers) | (numbers <= 0) | (numbers > LARGEST_EXPOSURE)))
     if bad:
         asked.fault(
-            Fault(place, f"{bad} values are outside (0, 10] years", "give years (days / 365.25), leave others out")
+            Fault(
+                place,
+                f"{bad} values are outside (0, 10] years",
+                "give years, or say exposureUnit: days; leave other rows out",
+            )
         )
     return numbers

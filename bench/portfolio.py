@@ -1,7 +1,7 @@
 """A portfolio described by a YAML file, split into the frames that its parties would hold.
 
 The description names a Parquet or CSV file, the columns with public knots, cuts or levels, claim
-count, exposure, the split and how rows belong to insurers; ``bench/data/README.md`` is its
+count, exposure, the split and how rows belong to insurers; ``docs/benchmarks.md`` is its
 reference. Every fault of description and data that can be seen is reported at once, with file,
 column, cause and fix.
 """
@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from description import Description, DescriptionRefused, Fault, read_description
+from description import Description, DescriptionRefused, Fault
+from form import read_description
 from frames import read_frame
+from persons import one_row_per_person
 
 from convoy_contracts.specification import Cuts, PairsSpecification, RiskSpecification
 
@@ -33,7 +35,8 @@ class Portfolio:
 
     columns: (N,) by name; insurer: (N,) index into insurers; learn: (N,) bool; specification: of
     the vertical model (None without towers); pairs: of the model of tables (None if not asked);
-    references: published test deviances x 100 by model, only shown; notes: what was assumed.
+    linked: (N,) the carmaker knows the person; references: published test deviances x 100 by model,
+    only shown; notes: what was assumed.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Portfolio:
     insurers: tuple[str, ...]
     insurer: npt.NDArray[np.int64]
     learn: npt.NDArray[np.bool_]
+    linked: npt.NDArray[np.bool_]
     references: Mapping[str, float]
     notes: list[str] = field(default_factory=list)
     rivals: tuple[str, ...] = field(default=())
@@ -104,8 +108,9 @@ class Portfolio:
             frames[name] = {key: self.columns[key][mine] for key in held["insurer"]}
             frames[name]["row"] = numbers[mine]
         if "oem" in held:
-            frames["oem"] = {key: self.columns[key][self.learn] for key in held["oem"]}
-            frames["oem"]["row"] = numbers[self.learn]
+            known = self.learn & self.linked
+            frames["oem"] = {key: self.columns[key][known] for key in held["oem"]}
+            frames["oem"]["row"] = numbers[known]
         return frames
 
 
@@ -126,22 +131,30 @@ def read_portfolio(description: Path, data: Path | None, epsilon: float) -> Port
     learn = _split(asked, frame.columns)
     names, insurer = _insurers(asked, frame.columns)
     asked.stop_at_faults()
-    specification = asked.towers(epsilon)
-    pairs = asked.pairs(epsilon, frame.columns, learn)
+    linked, columns = frame.linked, frame.columns
+    if asked.person is not None:
+        before = int(learn.sum())
+        keep = one_row_per_person(columns, columns[asked.person], insurer, learn, asked.claims, frame.exposure)
+        columns = {name: values[keep] for name, values in columns.items()}
+        insurer, learn, linked = insurer[keep], learn[keep], linked[keep]
+        asked.note(f"{before} learning rows are {int(learn.sum())} persons: claims and years added, for rivals too")
+    specification = asked.towers(epsilon, columns, learn, is_partial=not bool(linked.all()))
+    pairs = asked.pairs(epsilon, columns, learn)
     asked.stop_at_faults()
     if pairs is not None:
-        _note_constant(asked, pairs, frame.columns, learn)
+        _note_constant(asked, pairs, columns, learn)
     return Portfolio(
         name=asked.name,
         unit=asked.unit,
         specification=specification,
         pairs=pairs,
-        columns=frame.columns,
+        columns=columns,
         claims_name=asked.claims,
         exposure_name=frame.exposure,
         insurers=names,
         insurer=insurer,
         learn=learn,
+        linked=linked,
         references=asked.references,
         notes=asked.notes,
         rivals=asked.rivals,
@@ -167,7 +180,8 @@ def _split(asked: Description, columns: Columns) -> npt.NDArray[np.bool_]:
         return np.asarray(learn)
     rng = np.random.default_rng(int(split.get("seed", 1)))
     share = float(split.get("testShare", 0.2))
-    group = split.get("groupBy")
+    asked.note(f"split: {share:.0%} of the rows are test rows, drawn with seed {int(split.get('seed', 1))}")
+    group = split.get("groupBy", asked.person)
     if group is None:
         keys = np.arange(size)
     else:
@@ -189,10 +203,9 @@ def _insurers(asked: Description, columns: Columns) -> tuple[tuple[str, ...], np
     rule, size = asked.insurers, columns[asked.claims].size
     if "count" in rule:
         count = int(rule["count"])
+        asked.note(f"insurers: rows are dealt to {count} equal ones, seed {int(rule.get('seed', 1))}")
         dealt = np.random.default_rng(int(rule.get("seed", 1))).permutation(size) % count
         return tuple(f"insurer-{k + 1}" for k in range(count)), dealt.astype(np.int64)
-    if "column" not in rule:
-        return ("insurer-1",), np.zeros(size, dtype=np.int64)
     levels, inverse = np.unique(columns[rule["column"]], return_inverse=True)
     values = np.array([_text(level) for level in levels])
     groups = rule.get("groups") or {value: [value] for value in values.tolist()}
@@ -234,4 +247,4 @@ def _note_constant(
         values = columns[feature.name][learn]
         if values.size and np.all(values == values[0]):
             kind = "number" if isinstance(feature, Cuts) else "level"
-            asked.notes.append(f"column {feature.name!r} is one {kind} in every learning row; it cannot say anything")
+            asked.note(f"column {feature.name!r} is one {kind} in every learning row; it cannot say anything")

@@ -32,6 +32,7 @@ from convoy_models.plan import plan
 from convoy_models.risk.model import RiskModel, local_level
 from convoy_models.risk.pairs_model import PairsModel
 from convoy_models.risk.tables import TableRows
+from convoy_models.risk.towers import Design
 from convoy_models.simulate import PlainCohort, alone, fit_pairs_plain, fit_plain
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -127,28 +128,33 @@ def simulated(
     """Train on plaintext sums with the noise of the plan: what the federated run computes."""
     has_oem = any(tower.role == "oem" for tower in specification.towers)
     roles = {"insurer": list(portfolio.insurers)} | ({"oem": ["oem"]} if has_oem else {})
-    cohort = _all_learning(portfolio, specification)
     source = np.random.default_rng(seed) if noise == "planned" else None
-    return fit_plain(specification, plan(specification, roles), {"joint" if has_oem else "all": cohort}, source)
+    cohorts = _all_learning(portfolio, specification)
+    return fit_plain(
+        specification, plan(specification, roles), cohorts if has_oem else {"all": cohorts["joint"]}, source
+    )
 
 
-_cohorts: dict[int, tuple[Portfolio, PlainCohort]] = {}
+_cohorts: dict[int, tuple[Portfolio, dict[str, PlainCohort]]] = {}
 
 
-def _all_learning(portfolio: Portfolio, specification: RiskSpecification) -> PlainCohort:
-    """Return the encoded learning rows, kept for the next call (caps are not part of a design's rows)."""
+def _all_learning(portfolio: Portfolio, specification: RiskSpecification) -> dict[str, PlainCohort]:
+    """Return the encoded learning rows by cohort, kept for the next call (caps are not part of a design's rows)."""
     kept = _cohorts.get(id(portfolio))
     if kept is None or kept[0] is not portfolio:
         _cohorts.clear()
-        kept = (portfolio, PlainCohort.build(specification, portfolio.rows(portfolio.learn)))
+        parts = {"joint": portfolio.learn & portfolio.linked, "solo": portfolio.learn & ~portfolio.linked}
+        made = {name: PlainCohort.build(specification, portfolio.rows(rows)) for name, rows in parts.items()}
+        kept = (portfolio, made)
         _cohorts[id(portfolio)] = kept
-    made = kept[1]
-    designs = {
-        tower.role: type(made.designs[tower.role])(tower, made.designs[tower.role].blocks)
-        for tower in specification.towers
-        if tower.role in made.designs
+    towers = {tower.role: tower for tower in specification.towers}
+    return {
+        name: PlainCohort(
+            {role: Design(towers[role], design.blocks) for role, design in cohort.designs.items() if role in towers},
+            cohort.labels,
+        )
+        for name, cohort in kept[1].items()
     }
-    return PlainCohort(designs, made.labels)
 
 
 def with_epsilon(specification: Spec, epsilon: float) -> Spec:
@@ -183,13 +189,16 @@ def expected_claims(portfolio: Portfolio, models: Sequence[RiskModel], cohort: s
     Args:
         portfolio: rows.
         models: one for all insurers, or one per insurer.
-        cohort: of the models.
+        cohort: of the models; persons whom the carmaker does not know are in 'solo' where it is 'joint'.
     """
     out = np.zeros(portfolio.learn.size)
     for index in range(len(portfolio.insurers)):
         model = models[index if len(models) > 1 else 0]
         mine = portfolio.insurer == index
-        out[mine] = model.rate(cohort, portfolio.rows(mine)) * portfolio.years[mine]
+        known = mine & portfolio.linked if cohort == "joint" else mine
+        for name, rows in ((cohort, known), ("solo", mine & ~known)):
+            if rows.any():
+                out[rows] = model.rate(name, portfolio.rows(rows)) * portfolio.years[rows]
     return levelled(portfolio, out)
 
 

@@ -1,0 +1,243 @@
+"""Portfolios as strangers bring them: each runs, says what was assumed, or says everything that is wrong at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+BENCH = Path(__file__).resolve().parents[3] / "bench"
+sys.path.insert(0, str(BENCH))
+
+import risk  # noqa: E402
+from portfolio import DescriptionRefused, Portfolio, read_portfolio  # noqa: E402
+
+SIZE = 4_000
+
+
+def data(size: int = SIZE) -> dict[str, Any]:
+    """Return columns of an ordinary portfolio."""
+    rng = np.random.default_rng(5)
+    age, town = rng.integers(18, 85, size), rng.choice(["north", "south", "east"], size)
+    years = rng.uniform(0.2, 1.0, size)
+    rate = 0.2 * np.exp(0.6 * (age < 28) + 0.5 * (town == "north"))
+    return {
+        "age": age, "town": town, "power": rng.gamma(3, 30, size), "years": years, "claims": rng.poisson(rate * years),
+        "who": rng.choice(["A", "B", "C"], size), "set": rng.choice(["learn", "test"], size, p=[0.8, 0.2]),
+    }  # fmt: skip
+
+
+USUAL: dict[str, Any] = {
+    "name": "odd", "path": "odd.parquet", "claims": "claims", "exposure": "years", "features": ["age", "town", "power"],
+    "split": {"column": "set", "learn": ["learn"]}, "insurers": {"column": "who"},
+}  # fmt: skip
+TOWERS = {
+    "insurer": {
+        "cap": "1",
+        "features": [{"name": "age", "knots": [18, 25, 40, 60, 85]}, {"name": "town", "levels": ["north", "south", "east"]}],
+    },
+    "oem": {"cap": "2", "features": [{"name": "power", "knots": [0, 60, 120, 240]}]},
+}  # fmt: skip
+
+
+def described(folder: Path, columns: dict[str, Any], **changes: Any) -> Path:
+    """Write rows and a description; a change to None leaves the member out."""
+    text = {key: value for key, value in (USUAL | changes).items() if value is not None}
+    table = pa.table(columns)
+    place = folder / text["path"]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.suffix == ".csv":
+        pyarrow.csv.write_csv(table, place)
+    else:
+        pq.write_table(table, place)
+    (folder / "odd.yaml").write_text(yaml.safe_dump(text), encoding="utf-8")
+    return folder / "odd.yaml"
+
+
+def run(folder: Path, description: Path, *more: str) -> dict[str, Any]:
+    """Run the benchmark; return its document."""
+    out = folder / "out.json"
+    assert risk.main(["--dataset", str(description), "--epsilon", "4", "--seeds", "1", "--json", str(out), *more]) == 0
+    return dict(json.loads(out.read_text(encoding="utf-8")))
+
+
+def read(folder: Path, columns: dict[str, Any], **changes: Any) -> Portfolio:
+    """Describe and read."""
+    return read_portfolio(described(folder, columns, **changes), None, 4.0)
+
+
+def test_only_names_are_needed(tmp_path: Path) -> None:
+    """No cuts, no levels, no pairs, no split, no insurers, no exposure: everything that was assumed is said."""
+    path = described(tmp_path, data(), split=None, insurers=None, exposure=None)
+    document = run(tmp_path, path)
+    notes = " ".join(document["notes"])
+    for part in ("one year", "no cuts", "no levels", "20% of the rows", "dealt to 5", "priorRate"):
+        assert part in notes
+    rows = {row["model"]: row["deviance_x100"] for row in document["rows"]}
+    assert rows["tables without DP"] < rows["null (one rate)"]
+    assert {"LightGBM, pooled", "LightGBM, local models averaged", "pooled GLM, same cells"} <= set(rows)
+    assert {row["rival"] for row in document["differences"]} >= {"LightGBM, pooled"}
+
+
+def test_csv_in_a_folder_beside_the_description(tmp_path: Path) -> None:
+    """A relative path is relative to the description; semicolons do."""
+    columns = data()
+    path = described(tmp_path, columns, path="deep/odd.csv")
+    place = tmp_path / "deep" / "odd.csv"
+    place.write_text(place.read_text(encoding="utf-8").replace(",", ";"), encoding="utf-8")
+    portfolio = read_portfolio(path, None, 4.0)
+    assert portfolio.learn.size == SIZE
+    assert portfolio.insurers == ("A", "B", "C")
+
+
+def test_values_that_only_test_rows_have_are_others(tmp_path: Path) -> None:
+    """Named levels and read ones alike; in learning rows they are refused."""
+    columns = data()
+    late = (columns["set"] == "test") & (np.arange(SIZE) % 7 == 0)
+    columns["town"] = np.where(late, "island", columns["town"])
+    assert risk.main(["--dataset", str(described(tmp_path, columns)), "--seeds", "1", "--no-rivals"]) == 0
+    named = [{"name": "age", "cuts": [25, 40, 60]}, {"name": "town", "levels": ["north", "south", "east"]}]
+    path = described(tmp_path, columns, features=named, towers=TOWERS)
+    assert any("'(other)'" in note for note in run(tmp_path, path, "--no-rivals")["notes"])
+    early = columns | {"town": np.where(np.arange(SIZE) == 3, "island", columns["town"]), "set": np.full(SIZE, "learn")}
+    early["set"][-400:] = "test"
+    assert risk.main(["--dataset", str(described(tmp_path, early, features=named)), "--seeds", "1", "--no-rivals"]) == 2
+
+
+def test_missing_values_are_cells_and_infinite_ones_are_refused(tmp_path: Path) -> None:
+    """A missing number and a missing name each say something of their own."""
+    columns = data()
+    columns["power"] = pa.array([None if k % 5 == 0 else float(p) for k, p in enumerate(columns["power"])])
+    columns["town"] = pa.array([None if k % 6 == 0 else str(t) for k, t in enumerate(columns["town"])])
+    document = run(tmp_path, described(tmp_path, columns), "--no-rivals")
+    assert sum("missing values" in note for note in document["notes"]) == 2
+    endless = data() | {"power": np.full(SIZE, np.inf)}
+    with pytest.raises(DescriptionRefused, match="infinite"):
+        read(tmp_path, endless)
+
+
+def test_constant_columns_say_nothing_and_stop_nothing(tmp_path: Path) -> None:
+    """A number and a name that never change are noted."""
+    columns = data() | {"power": np.full(SIZE, 7.0), "town": np.full(SIZE, "here")}
+    document = run(tmp_path, described(tmp_path, columns))
+    assert sum("cannot say anything" in note for note in document["notes"]) == 2
+
+
+def test_an_insurer_with_one_row_takes_part(tmp_path: Path) -> None:
+    """And one without any claim, and two insurers only."""
+    columns = data()
+    columns["who"] = np.where(np.arange(SIZE) == 0, "tiny", np.where(columns["who"] == "C", "B", columns["who"]))
+    columns["set"][0] = "learn"
+    columns["claims"] = np.where(columns["who"] == "A", 0, columns["claims"])
+    document = run(tmp_path, described(tmp_path, columns, towers=TOWERS))
+    assert document["insurers"] == 3
+    assert all(np.isfinite(row["deviance_x100"]) for row in document["rows"])
+
+
+def test_a_person_with_many_rows_is_one_person(tmp_path: Path) -> None:
+    """One learning row each, claims and years added; nobody is on both sides of an own split."""
+    columns = data() | {"driver": np.arange(SIZE) // 4}
+    portfolio = read(tmp_path, columns, person="driver", split=None, insurers={"count": 1})
+    persons = portfolio.columns["driver"]
+    assert np.unique(persons[portfolio.learn]).size == portfolio.learn.sum()
+    assert not set(persons[portfolio.learn].tolist()) & set(persons[~portfolio.learn].tolist())
+    learned = np.isin(columns["driver"], persons[portfolio.learn])
+    assert portfolio.claims[portfolio.learn].sum() == columns["claims"][learned].sum()
+    assert portfolio.unit == "one person (driver)"
+
+
+def test_a_carmaker_that_knows_some_persons_only(tmp_path: Path) -> None:
+    """The others have a model of their own; their prices use the insurers' columns only."""
+    columns = data()
+    known = np.arange(SIZE) % 2 == 0
+    columns["power"] = pa.array([float(p) if k else None for p, k in zip(columns["power"], known, strict=True)])
+    path = described(tmp_path, columns, towers=TOWERS, features=None)
+    portfolio = read_portfolio(path, None, 4.0)
+    assert portfolio.linked.sum() == known.sum()
+    assert portfolio.towers.patterns == "own"
+    assert set(portfolio.party_frames()["oem"]["row"].tolist()) == set(np.flatnonzero(portfolio.learn & known).tolist())
+    document = run(tmp_path, path, "--no-rivals")
+    assert any("knows 2000 of 4000 persons" in note for note in document["notes"])
+    rows = {row["model"]: row["deviance_x100"] for row in document["rows"]}
+    assert rows["joint without DP"] < rows["null (one rate)"]
+
+
+def test_exposure_in_days(tmp_path: Path) -> None:
+    """Said by the description; unsaid days are refused with what to say."""
+    columns = data() | {"years": np.full(SIZE, 180)}
+    assert read(tmp_path, columns, exposureUnit="days").years[0] == pytest.approx(0.4928, abs=1e-3)
+    with pytest.raises(DescriptionRefused, match="exposureUnit: days"):
+        read(tmp_path, columns)
+
+
+def test_frequent_claims_widen_the_caps(tmp_path: Path) -> None:
+    """A fleet with 1.5 claims a year is not cut to the caps of a quiet one."""
+    columns = data()
+    columns["claims"] = np.random.default_rng(1).poisson(1.5 * columns["years"] * np.where(columns["age"] < 28, 2, 1))
+    document = run(tmp_path, described(tmp_path, columns), "--no-rivals")
+    spec = document["specifications"]["tables"]
+    assert spec["claimCap"] >= 3
+    assert float(spec["modelCap"]) >= 1.0
+    rows = {row["model"]: row["deviance_x100"] for row in document["rows"]}
+    assert rows["tables at epsilon 4"] < rows["null (one rate)"]
+
+
+def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    """With the place, the cause and what to do; never a traceback."""
+    path = described(
+        tmp_path, data(), colour="red", split={"column": "set", "share": 2}, insurers={"count": 0}, exposureUnit="weeks",
+        features=[{"nom": "age"}, {"name": "town", "levels": "north"}, {"name": "power", "knot": [1]}],
+        towers={"broker": {"features": []}},
+    )  # fmt: skip
+    with pytest.raises(DescriptionRefused) as refused:
+        read_portfolio(path, None, 4.0)
+    text = str(refused.value)
+    assert text.count("Fix:") >= 8
+    for part in (
+        "'colour'",
+        "'share'",
+        "without 'learn'",
+        "count is 0",
+        "weeks",
+        "no 'name'",
+        "not a list",
+        "'knot'",
+        "broker",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "cause"),
+    [
+        ("claims", np.full(SIZE, 0.5), "not whole numbers"),
+        ("claims", np.full(SIZE, -1), "not whole numbers"),
+        ("claims", np.zeros(SIZE, dtype=int), "no claim in any row"),
+        ("claims", np.full(SIZE, "two"), "not claim counts"),
+        ("years", np.full(SIZE, np.nan), "outside"),
+        ("who", pa.array([None] * SIZE, pa.string()), "missing values"),
+        ("set", np.full(SIZE, "learn"), "learning rows"),
+        ("age", pa.array([None] * SIZE, pa.date32()), "dates"),
+    ],
+)
+def test_values_that_cannot_be_used_are_named(tmp_path: Path, column: str, values: Any, cause: str) -> None:
+    """By column, with the number of rows."""
+    with pytest.raises(DescriptionRefused, match=cause) as refused:
+        read(tmp_path, data() | {column: values})
+    assert f"{column!r}" in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "name: [unclosed", "name: x\npath: y\n", "\x00"])
+def test_files_that_are_no_description(tmp_path: Path, text: str) -> None:
+    """Refused in words, exit code 2."""
+    (tmp_path / "bad.yaml").write_text(text, encoding="utf-8")
+    assert risk.main(["--dataset", str(tmp_path / "bad.yaml"), "--seeds", "1"]) == 2
+    assert risk.main(["--dataset", str(tmp_path / "nowhere.yaml"), "--seeds", "1"]) == 2
