@@ -40,6 +40,7 @@ from convoy_demo.party_data import CONSENT_SCHEMA
 from convoy_demo.runtimes import coordinator_thread, free_port
 from convoy_models.bundle import read_bundle
 from convoy_models.noise import NoiseSource
+from convoy_models.risk.cann import tables_model
 from convoy_models.risk.model import RiskModel
 from convoy_models.risk.pairs_model import PairsModel
 from convoy_node.client_app import make_client_app
@@ -123,7 +124,7 @@ class Federation:
             home / "releases" / uid, key, recipient=self.recipient, contract_digest=self.digest, recalled=()
         ).value
         if isinstance(self.specification, PairsSpecification):
-            return PairsModel.from_arrays(self.specification, bundle.arrays)
+            return tables_model(self.specification, bundle.arrays)
         return RiskModel.from_arrays(self.specification, bundle.arrays)
 
     def _ended(self, uid: str, limit_s: float) -> Mapping[str, Any]:

@@ -204,6 +204,33 @@ class Cuts(Closed):
 Cells = Annotated[Cuts | Levels, Field(discriminator="kind")]
 
 
+class Residual(Closed):
+    """A small network on top of the tables (CANN), trained by DP-SGD through LOCAL sums; never over a joint cohort.
+
+    ``rateMicro``: chance of a person to be in a step, in millionths, by a secret coin of its node. ``batch``: the PUBLIC
+    number by which a step's sum is divided, whatever its real size. ``noiseMilli``: sigma of a step's sum in thousandths of
+    ``clip``. ``costMicro``: what all steps cost together, mu^2 in millionths, at least what the accountant says of rate,
+    noise and steps; the tables get the rest of the run's mu^2. ``seed``: of the public weights it starts from.
+    """
+
+    hidden: int = Field(ge=2, le=64)
+    steps: int = Field(ge=1, le=1000)
+    rateMicro: int = Field(ge=1, le=1_000_000)
+    batch: int = Field(ge=1)
+    clip: DecimalString = "1"
+    noiseMilli: int = Field(ge=100, le=1_000_000)
+    costMicro: int = Field(ge=1)
+    learningRate: DecimalString = "0.5"
+    decay: DecimalString = "0"
+    seed: int = Field(default=1, ge=0)
+
+    @model_validator(mode="after")
+    def _numbers_are_positive(self) -> Residual:
+        if Decimal(self.clip) <= 0 or Decimal(self.learningRate) <= 0 or Decimal(self.decay) < 0:
+            raise ValueError("clip and learningRate must be positive, decay not negative")
+        return self
+
+
 class PairsSpecification(Closed):
     """Poisson frequency from tables of one feature and of two: all columns at one kind of party (DESIGN §3).
 
@@ -229,6 +256,7 @@ class PairsSpecification(Closed):
     deltaNano: int = Field(ge=1)
     noiseRule: Literal["honest-one/1"] = NOISE_RULE
     cohortFloor: int = Field(default=30_000, ge=1)
+    residual: Residual | None = None
 
     @model_validator(mode="after")
     def _pairs_name_features(self) -> PairsSpecification:

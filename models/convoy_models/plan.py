@@ -26,6 +26,8 @@ Derivation of ``clip`` (exact upper bounds, fixed-point rounding included):
    exact in the ring.
    Tables (``risk-pairs/1``): a person is in one cell of each of ``m`` tables, so label sums have ``clip = sqrt(m)
    claimCap`` and model sums ``clip = sqrt(m) modelCap``, plus the same rounding term.
+   Residual (``Residual``): a person's gradient is cut to ``clip`` in L2, plus the same rounding term. Steps are sampled inside
+   each node (secret coins), so they are charged together by an envelope (``mechanisms``), with a tail of delta / 50.
 5. Gram ``x x'`` with ``||x|| <= C``: Frobenius norm <= C^2; profile ``z z'`` with ``||z|| <= 1``:
    <= 1; cross ``z x'``: <= C. Rows are rounded towards zero, which cannot lengthen them. All
    entries are opened, symmetric ones twice, and the norm counts both.
@@ -62,13 +64,14 @@ from convoy_contracts.specification import (
 from convoy_models.accounting import mu_of
 from convoy_models.errors import ModelsError
 from convoy_models.fixedpoint import FACTOR_BITS, LOCAL_BITS
+from convoy_models.mechanisms import TAIL_SHARE, left_of
 
 Kind = Literal["LOCAL", "DOT", "WEIGHTED", "TRILINEAR"]
 Cohort = Literal["joint", "solo", "all"]
 Purpose = Literal[
     "labels", "model", "gram", "cross", "profile",
     "holdout-observed", "holdout-expected", "holdout-logs", "holdout-alone", "holdout-squares",
-    "holdout-levels",
+    "holdout-levels", "residual",
 ]  # fmt: skip
 
 EVALUATION_LOG_BOUND = 0.5
@@ -220,7 +223,7 @@ def plan(
         PlanRefused: a role is missing, there is more than one OEM, or the numbers make no run.
     """
     sides = {role: Side(role, tuple(sorted(parties))) for role, parties in roles.items() if parties}
-    limit = mu_of(specification.epsilonMicro / 1e6, specification.deltaNano / 1e9) ** 2
+    limit = mu_of(specification.epsilonMicro / 1e6, left_of(specification.deltaNano / 1e9, _tail(specification))) ** 2
     if isinstance(specification, RiskSpecification):
         queries = _risk(specification, sides, limit)
     elif isinstance(specification, PairsSpecification):
@@ -231,6 +234,12 @@ def plan(
     if made.charge > limit:
         raise PlanRefused("the plan would pass its own epsilon")
     return made
+
+
+def _tail(specification: RiskSpecification | PairsSpecification | RecommendSpecification) -> float:
+    """Return what a sampled training sets aside of delta (``mechanisms.envelope``)."""
+    found = specification.residual if isinstance(specification, PairsSpecification) else None
+    return 0.0 if found is None or found.rateMicro == 1_000_000 else specification.deltaNano / 1e9 / TAIL_SHARE
 
 
 def _side(sides: Mapping[str, Side], role: str, single: bool = False) -> Side:
@@ -423,8 +432,11 @@ def pair_width(feature: Cuts | Levels) -> int:
 
 def _pairs(spec: PairsSpecification, side: Side, limit: float) -> list[PlannedQuery]:
     """Label sums of all tables once, then model sums round by round in every pass; mu^2 in proportion to the squared
-    weight of the tables asked."""
-    usable = limit * (1 - 1e-6)
+    weight of the tables asked. A residual's steps come last."""
+    from convoy_models.neural.planned import residual_queries
+
+    steps = residual_queries(spec, side, limit)
+    usable = (limit - math.fsum(step.mu2 for step in steps)) * (1 - 1e-6)
     rounds = table_rounds(spec)
     weight = {1: (spec.mainWeightMilli / 1000) ** 2, 2: 1.0}
     parts = sum(weight[len(table)] for turn in rounds for table in turn)
@@ -470,7 +482,7 @@ def _pairs(spec: PairsSpecification, side: Side, limit: float) -> list[PlannedQu
                 vectors=(),
             )
         )
-    return queries
+    return queries + steps
 
 
 def _recommend(spec: RecommendSpecification, sides: Mapping[str, Side], limit: float) -> list[PlannedQuery]:

@@ -157,6 +157,8 @@ def _columns(spec: Specification, query: PlannedQuery) -> tuple[str, ...]:
     if isinstance(spec, RecommendSpecification):
         profile = tuple(feature.name for feature in spec.profile)
         return {"gram": ("items",), "profile": profile}.get(query.purpose, (*profile, "items"))
+    if isinstance(spec, PairsSpecification) and query.purpose == "residual":
+        return tuple(feature.name for feature in spec.features)
     if isinstance(spec, PairsSpecification):
         return tuple(dict.fromkeys(name for table in tables_in(spec, query) for name in table))
     tower = next(tower for tower in spec.towers if tower.role == query.module)

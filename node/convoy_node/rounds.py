@@ -22,6 +22,7 @@ from convoy_models.recommend.items import history_rows, profile_rows, second_mom
 from convoy_models.risk.towers import Design, Labels
 from convoy_node import veto
 from convoy_node.errors import ActionRefused
+from convoy_node.residual_part import ResidualPart
 from convoy_node.tables_part import TablesPart
 
 Floats = npt.NDArray[np.float64]
@@ -84,7 +85,8 @@ def make_part(
         return _Offers(specification, role, links, table)
     if isinstance(specification, PairsSpecification) and role == "insurer":
         everyone = dict.fromkeys([*solo, *(local for ids in links.values() for local, _ in ids)])
-        return TablesPart(specification, list(everyone), table)
+        part = TablesPart if specification.residual is None else ResidualPart
+        return part(specification, list(everyone), table)
     if isinstance(specification, PairsSpecification):
         raise ActionRefused(f"role {role!r} has no part in a {specification.kind} run.", code="ROLE_WITHOUT_PART")
     if role == "insurer":

@@ -8,6 +8,7 @@ fewer than 200 claims decides nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +16,15 @@ import numpy.typing as npt
 from convoy_contracts.specification import PairsSpecification, RiskSpecification
 from convoy_models.errors import ModelsError
 from convoy_models.evaluation import d2
+from convoy_models.risk.cann import CannModel
 from convoy_models.risk.model import RiskModel
 from convoy_models.risk.pairs_model import PairsModel
 from convoy_models.risk.tables import TableRows
 from convoy_models.risk.towers import Design, Labels
 from convoy_node.errors import ActionRefused
+
+if TYPE_CHECKING:
+    from convoy_models.neural.cann import Residuals
 
 FEWEST_CLAIMS = 200
 LEVEL = (0.5, 2.0)
@@ -77,6 +82,25 @@ def tried_tables(spec: PairsSpecification, candidate: object, own: TableRows) ->
     if labels is None or labels.claims.sum() < FEWEST_CLAIMS:
         return None
     return _judged(model.rate_of(own) * labels.exposure_years, labels)
+
+
+def tried_residual(spec: PairsSpecification, candidate: object, own: Residuals) -> str | None:
+    """As ``tried_tables``, for tables with a network on top.
+
+    Raises:
+        ActionRefused: the arrays make no model of this specification.
+    """
+    if not isinstance(candidate, Mapping):
+        raise _no_model()
+    try:
+        arrays = {str(name): np.asarray(values, dtype=np.float64) for name, values in candidate.items()}
+        model = CannModel.from_arrays(spec, arrays)
+    except (ModelsError, TypeError, ValueError) as error:
+        raise _no_model() from error
+    labels = own.tables.labels
+    if labels is None or labels.claims.sum() < FEWEST_CLAIMS:
+        return None
+    return _judged(own.rate(model) * labels.exposure_years, labels)
 
 
 def _judged(expected: npt.NDArray[np.float64], labels: Labels) -> str | None:

@@ -101,7 +101,9 @@ def _features(run: Assignment) -> list[tuple[str, list[str]]]:
     if isinstance(spec, RiskSpecification):
         return [(tower.role, [feature.name for feature in tower.features]) for tower in spec.towers]
     if isinstance(spec, PairsSpecification):
-        return [("insurer", [feature.name for feature in spec.features] + [" × ".join(pair) for pair in spec.pairs])]
+        network = [] if spec.residual is None else [f"network of {spec.residual.hidden} units, not a table"]
+        tables = [feature.name for feature in spec.features] + [" × ".join(pair) for pair in spec.pairs]
+        return [("insurer", tables + network)]
     return [("oem", [feature.name for feature in spec.profile]), ("charging", [f"{len(spec.items)} items"])]
 
 

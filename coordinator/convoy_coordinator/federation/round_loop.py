@@ -23,7 +23,7 @@ from convoy_models.holdout import Evaluation
 from convoy_models.messages import Payload
 from convoy_models.plan import PlannedQuery
 from convoy_models.recommend.model import RecommendFit, RecommendModel
-from convoy_models.risk.boosting import PairsFit
+from convoy_models.risk.cann import tables_fit
 from convoy_models.risk.fit import Ask, RiskFit
 from convoy_models.risk.model import RiskModel
 from convoy_models.risk.pairs_model import PairsModel
@@ -31,7 +31,7 @@ from convoy_models.sums import open_sum
 
 Floats = npt.NDArray[np.float64]
 Model = RiskModel | PairsModel | RecommendModel
-FITS = {"risk-towers/1": RiskFit, "risk-pairs/1": PairsFit, "recommend-items/1": RecommendFit}
+FITS = {"risk-towers/1": RiskFit, "risk-pairs/1": tables_fit, "recommend-items/1": RecommendFit}
 """The optimiser of each kind of specification."""
 WITNESS_STALE = "WITNESS_STALE"
 WITNESS_ATTEMPTS = 6

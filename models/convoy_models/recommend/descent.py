@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -100,7 +100,23 @@ class Holder(Protocol):
         """Return each person's mean ascent direction at these weights: (persons, size)."""
 
 
-def answer(holder: Holder, weights: Floats, terms: Terms, noise: NoiseSource | None, parties: int) -> Words:
+@runtime_checkable
+class Summed(Protocol):
+    """A holder that clips and sums by itself, so that gradients by person are never held in memory (``neural``)."""
+
+    @property
+    def persons(self) -> int:
+        """How many."""
+
+    @property
+    def size(self) -> int:
+        """How many weights."""
+
+    def clipped_sum(self, weights: Floats, clip: float) -> Floats:
+        """Return ``sum_i g_i min(1, clip / ||g_i||)`` at these weights: (size,)."""
+
+
+def answer(holder: Holder | Summed, weights: Floats, terms: Terms, noise: NoiseSource | None, parties: int) -> Words:
     """Return one party's share of one step: its clipped sum plus its own discrete noise.
 
     Args:
@@ -121,15 +137,28 @@ def answer(holder: Holder, weights: Floats, terms: Terms, noise: NoiseSource | N
         raise DescentRefused("noise is due exactly where the terms have a mu^2")
     sigma = 0.0 if terms.mu2 is None else terms.sigma(holder.size)
     check_headroom(max(holder.persons, 1) * parties, terms.clip, LOCAL_BITS, sigma * 2)
-    words = encode(clipped_sum(holder.gradients(weights), terms.clip), LOCAL_BITS)
+    words = encode(_summed(holder, weights, terms.clip), LOCAL_BITS)
     if noise is None:
         return words
     scale = share_scale(sigma, parties) * 2.0**LOCAL_BITS
     return words + noise.draw(scale, holder.size).view(np.uint64)
 
 
-def train(holders: Sequence[Holder], terms: Terms, noise: Sequence[NoiseSource] | None = None) -> Floats:
+def _summed(holder: Holder | Summed, weights: Floats, clip: float) -> Floats:
+    if isinstance(holder, Summed):
+        return holder.clipped_sum(weights, clip)
+    return clipped_sum(holder.gradients(weights), clip)
+
+
+def train(
+    holders: Sequence[Holder | Summed],
+    terms: Terms,
+    noise: Sequence[NoiseSource] | None = None,
+    start: Floats | None = None,
+) -> Floats:
     """Run the descent in one process over the shares of every holder; return the weights (size,).
+
+    ``start``: public weights to begin with, (size,); zeros by default, which a network cannot leave.
 
     The result is post-processing of the opened sums: private for anyone who sees every step.
 
@@ -142,7 +171,7 @@ def train(holders: Sequence[Holder], terms: Terms, noise: Sequence[NoiseSource] 
     if noise is not None and len(noise) != len(holders):
         raise DescentRefused(f"{len(holders)} holders and {len(noise)} sources of noise")
     size = sizes.pop()
-    weights, speed, tail = np.zeros(size), np.zeros(size), np.zeros(size)
+    weights, speed, tail = np.zeros(size) if start is None else start.copy(), np.zeros(size), np.zeros(size)
     late = terms.steps // 2
     for step in range(terms.steps):
         total = np.zeros(size, dtype=np.uint64)

@@ -1,0 +1,59 @@
+"""This node's part in a run of tables with a residual: the tables' sums, and steps of DP-SGD (``convoy_models.neural``).
+
+Torch is imported by the first run that needs it. Who is in a step is decided here by coins of the operating system; the
+coordinator sends public weights and learns a masked, noisy sum of clipped gradients, nothing about the sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from convoy_contracts.specification import PairsSpecification
+from convoy_models.plan import PlannedQuery
+from convoy_models.risk.cann import NETWORK
+from convoy_node import veto
+from convoy_node.errors import ActionRefused
+from convoy_node.tables_part import Floats, Rows, TablesPart
+
+if TYPE_CHECKING:
+    from convoy_models.neural.cann import Residuals
+
+
+class ResidualPart(TablesPart):
+    """An insurer's contribution to a run with a residual.
+
+    Args:
+        spec: the signed specification, with a residual.
+        ids: local ids of everyone whose consent counts now, each once.
+        table: the node's rows.
+
+    Raises:
+        ModelsError: columns that do not fit.
+        ActionRefused: this node was installed without torch.
+    """
+
+    def __init__(self, spec: PairsSpecification, ids: Sequence[str], table: Rows) -> None:
+        super().__init__(spec, ids, table)
+        try:
+            from convoy_models.neural.cann import Residuals
+        except ImportError as error:
+            raise ActionRefused(
+                "this run trains a network and this node has no torch.",
+                code="NEURAL_MISSING",
+                fix="pip install 'convoy-models[neural]', then start the node again.",
+            ) from error
+        self._residuals: Residuals = Residuals.build(spec, table.columns(ids), self._rows)
+
+    def local(self, query: PlannedQuery, weights: object) -> Floats:
+        """Return own sum over cells, or of clipped gradients, before noise."""
+        if query.purpose != "residual":
+            return super().local(query, weights)
+        given = weights if isinstance(weights, Mapping) else {}
+        network = given.get(NETWORK)
+        flat = network.get("weights") if isinstance(network, Mapping) else None
+        return self._residuals.local_sum(query, given.get("insurer"), flat)
+
+    def try_candidate(self, candidate: object) -> str | None:
+        """Return why this insurer does not want the fitted model, tried on its own customers, or None."""
+        return veto.tried_residual(self._spec, candidate, self._residuals)
