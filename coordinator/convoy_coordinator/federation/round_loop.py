@@ -159,8 +159,8 @@ class RoundLoop:
             )
         rows = {party: int(answer.data.get("rows", 0)) for party, answer in answers.items()}
         insurers = run.roles.get("insurer", ())
-        is_alone = run.specification.kind == "risk-pairs/1"
-        joint = sum(rows[party] for party in (insurers if is_alone else run.roles.get("oem", insurers)))
+        holders = [party for party in run.roles.get("oem", ()) if party in rows]  # none where no sum is joint
+        joint = sum(rows[party] for party in holders or insurers)
         if joint < run.specification.cohortFloor:
             raise FederationError(
                 f"about {joint} persons, the specification's floor is {run.specification.cohortFloor}",
