@@ -30,6 +30,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from convoy_contracts.canonical import parse_json
 from convoy_contracts.consent import notice
 from convoy_contracts.errors import ContractsError
+from convoy_contracts.problems import PROBLEMS
 from convoy_node import desk as index
 from convoy_node.consent.office import ConsentOffice
 from convoy_node.duties import DutyDesk
@@ -41,6 +42,7 @@ _CELLS: Final = {
     "given": str, "until": str, "notice": str, "purpose": str, "recipients": list, "separate": bool, "age": int,
     "guardian": bool, "refused": bool, "counterpart": str, "linkId": str,
 }  # fmt: skip
+PROBLEM_JSON: Final = "application/problem+json"
 _STATUS: Final = {"REASK_BLOCKED": 409, "REGISTER_STALE": 409, "EPOCH_UNKNOWN": 404, "CONTRACT_UNKNOWN": 404}
 
 
@@ -87,6 +89,13 @@ def create_app(home: Path, *, clock: Callable[[], datetime] = lambda: datetime.n
     @app.exception_handler(ContractsError)
     async def _malformed(_: Request, error: ContractsError) -> Response:
         return _problem(422, error.code, error.cause, error.fix, error.problems)
+
+    @app.get("/problems/{code}")
+    async def problem(code: str) -> Response:
+        """Say what a refusal means and what to do, in English and Chinese; the ``type`` of a refusal leads here."""
+        if code not in PROBLEMS:
+            return _problem(404, "NOT_FOUND", "no problem has this code.", "See convoy-contracts problem --list.")
+        return JSONResponse({"code": code, **PROBLEMS[code].facts()})
 
     @app.post("/v1/consents", status_code=201)
     async def record(request: Request) -> dict[str, Any]:
@@ -263,5 +272,7 @@ async def _body(request: Request, needed: Mapping[str, type], optional: Mapping[
 def _problem(
     status: int, code: str, cause: str, fix: str, reasons: tuple[str, ...] = (), fix_zh: str = NodeError.fix_zh
 ) -> JSONResponse:
-    content = {"code": code, "cause": cause, "fix": fix, "fixZh": fix_zh, "reasons": list(reasons)}
-    return JSONResponse(content, status_code=status)
+    known = PROBLEMS[code].facts() if code in PROBLEMS else {}
+    own = {"fix": fix, "fixZh": known["fixZh"] if fix_zh == NodeError.fix_zh and known else fix_zh}
+    content = {"type": f"/problems/{code}", "status": status, "detail": cause, "cause": cause, "reasons": list(reasons)}
+    return JSONResponse({"code": code, **known, **content, **own}, status_code=status, media_type=PROBLEM_JSON)

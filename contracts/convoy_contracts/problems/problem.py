@@ -58,6 +58,13 @@ class Problem:
         """The name of its gRPC status, if it has one."""
         return None if self.status is None else GRPC[self.status]
 
+    def facts(self) -> dict[str, str]:
+        """Return its sentences as members of a problem document that is told in both languages."""
+        return {
+            "title": self.title, "titleZh": self.title_zh, "meaning": self.cause, "meaningZh": self.cause_zh,
+            "fix": self.fix, "fixZh": self.fix_zh,
+        }  # fmt: skip
+
     def page(self, language: Language) -> str:
         """Return what a user reads, as Markdown."""
         zh = language == "zh"
