@@ -20,7 +20,7 @@ from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -83,7 +83,7 @@ ORDER BY given, until, withdrawn, notice, purpose, recipients, separate, age, gu
 # the same, and so on; of the withdrawals in a group the latest stands (the row of MAX, SQLite's rule for bare columns).
 _SUBJECTS_AT: Final = """
 SELECT COUNT(*) AS n, given, until, withdrawn, notice, purpose, recipients, separate, age, guardian, MAX(withdrawn_us)
-FROM consent WHERE contract = :contract
+FROM consent WHERE contract = :contract AND local_id >= ''
 GROUP BY given_us <= :now, until_us > :now, withdrawn_us <= :now, notice, purpose, recipients, separate,
     CASE WHEN age < 0 THEN 0 WHEN age < :adult THEN 1 ELSE 2 END, guardian
 ORDER BY 2, 3, 4, 5, 6, 7, 8, 9, 10
@@ -94,11 +94,13 @@ SELECT MIN(at) FROM (
     SELECT MIN(until_us) FROM consent WHERE contract = :contract AND until_us > :now UNION ALL
     SELECT MIN(withdrawn_us) FROM consent WHERE contract = :contract AND withdrawn_us > :now)
 """
-# The terms (notice, purpose, recipients) were judged before; FORMAT.md §6, "Counting persons".
+# The terms (notice, purpose, recipients) were judged before; FORMAT.md §6, "Counting persons". The bound on local_id has SQLite
+# read by the primary key: imports store in its order, so that a million rows are read from the disk one after the other.
 _COUNTED: Final = """
 SELECT local_id, link_id, counterpart FROM consent
-WHERE contract = :contract
-    AND notice = :notice AND purpose = :purpose AND recipients = :recipients
+WHERE contract = :contract AND local_id >= ''
+    AND (notice, purpose, recipients) IN (
+        SELECT notice, purpose, recipients FROM wording WHERE number IN (SELECT value FROM json_each(:wordings)))
     AND NOT refused AND given_us <= :now AND (withdrawn_us IS NULL OR withdrawn_us > :now)
     AND (until_us > :now OR (until_us IS NULL AND NOT :sensitive))
     AND (separate OR NOT :sensitive) AND (age >= :adult OR (guardian AND age >= 0))
@@ -259,7 +261,7 @@ class Register:
             db.execute(_KEEP_WITHDRAWALS)
             db.execute(_DROP_KNOWN)
             db.execute("DELETE FROM consent WHERE (contract, local_id) IN (SELECT contract, local_id FROM incoming)")
-            db.execute("INSERT INTO consent SELECT * FROM incoming")
+            db.execute("INSERT INTO consent SELECT * FROM incoming ORDER BY contract, local_id")
             self._add_history(db, "incoming", now, channel)
             db.execute("DROP TABLE incoming")
         return read
@@ -373,37 +375,31 @@ class Register:
         instant_us = instant(timestamp(now))
         with self._guard:
             agreed = [
-                told
-                for told in self._db.execute(
-                    "SELECT DISTINCT notice, purpose, recipients FROM consent WHERE contract = ?",
-                    (contract_uid,),
+                number
+                for number, notice, told_purpose, told in self._db.execute(
+                    "SELECT number, notice, purpose, recipients FROM wording"
                 )
-                if told[0] in notices
-                and is_a(purposes, purpose, told[1])
-                and set(json.loads(told[2])).issuperset(recipients)
+                if notice in notices
+                and is_a(purposes, purpose, told_purpose)
+                and set(json.loads(told)).issuperset(recipients)
             ]
             solo: list[str] = []
             links: dict[str, list[tuple[str, bytes]]] = {}
-            for notice, told_purpose, told_recipients in agreed:
-                for local_id, link_id, counterpart in self._db.execute(
-                    _COUNTED,
-                    {
-                        "contract": contract_uid,
-                        "notice": notice,
-                        "purpose": told_purpose,
-                        "recipients": told_recipients,
-                        "now": instant_us,
-                        "sensitive": sensitive,
-                        "adult": ADULT_CONSENT_AGE,
-                    },
-                ):
-                    if link_id is None:
-                        solo.append(local_id)
-                    else:
-                        links.setdefault(counterpart, []).append((local_id, link_id))
+            asked = {
+                "contract": contract_uid,
+                "wordings": json.dumps(agreed),
+                "now": instant_us,
+                "sensitive": sensitive,
+                "adult": ADULT_CONSENT_AGE,
+            }
+            for local_id, link_id, counterpart in self._db.execute(_COUNTED, asked):
+                if link_id is None:
+                    solo.append(local_id)
+                else:
+                    links.setdefault(counterpart, []).append((local_id, link_id))
         return Cohort(
             solo=tuple(sorted(solo)),
-            links={peer: tuple(sorted(pairs, key=lambda pair: pair[1])) for peer, pairs in sorted(links.items())},
+            links={peer: tuple(sorted(pairs, key=itemgetter(1))) for peer, pairs in sorted(links.items())},
         )
 
     def withdraw(self, local_id: str, contract_uid: str, at: datetime, *, channel: str = "node") -> Withdrawal:
