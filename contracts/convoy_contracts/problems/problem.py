@@ -95,5 +95,6 @@ def listed(*problems: Problem) -> Mapping[str, Problem]:
     """
     made = {problem.code: problem for problem in problems}
     if len(made) != len(problems):
-        raise ValueError("a code stands twice")
+        codes = [problem.code for problem in problems]
+        raise ValueError(f"a code stands twice: {', '.join(sorted({code for code in codes if codes.count(code) > 1}))}")
     return made
