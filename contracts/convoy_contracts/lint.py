@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
+from convoy_contracts.canonical import canonical_bytes, parse_json
 from convoy_contracts.catalogue import tier_faults
 from convoy_contracts.decide.gates import at, is_a, related, territory
 from convoy_contracts.document import Contract, Permission
 from convoy_contracts.errors import DocumentMalformed
 from convoy_contracts.lawyers import text_faults
-from convoy_contracts.specification import PairsSpecification, RiskSpecification
+from convoy_contracts.specification import PairsSpecification, RiskSpecification, SeveritySpecification
 from convoy_contracts.vocabulary import ACTIONS, GRADES, PURPOSES
 
 
@@ -30,13 +33,45 @@ class LintFault:
 
 
 def lint(text: str | bytes) -> list[LintFault]:
-    """Return every fault of a contract text; an unreadable text is a fault as well."""
+    """Return every fault of a contract text at once; an unreadable text is a fault as well.
+
+    Unknown members do not hide what else is wrong: the rest of the document is judged without them.
+    """
     try:
-        contract = Contract.parse(text)
+        contract, faults = Contract.parse(text), []
     except DocumentMalformed as error:
         problems = error.problems or (error.cause,)
-        return [LintFault(error.code, "document", problem, error.fix) for problem in problems]
-    return [fault for check in CHECKS for fault in check(contract)]
+        faults = [LintFault(error.code, "document", problem, error.fix) for problem in problems]
+        readable = _without_unknown(text)
+        if readable is None:
+            return faults
+        contract = readable
+    return [*faults, *(fault for check in CHECKS for fault in check(contract))]
+
+
+def _without_unknown(text: str | bytes) -> Contract | None:
+    """Return the contract that is left when unknown members are taken out, or None if more is wrong with the document."""
+    try:
+        value = parse_json(text)
+        try:
+            Contract.model_validate_json(canonical_bytes(value))
+        except ValidationError as error:
+            for found in error.errors():
+                if found["type"] == "extra_forbidden":
+                    _take_out(value, found["loc"])
+        return Contract.parse(canonical_bytes(value))
+    except DocumentMalformed:
+        return None
+
+
+def _take_out(value: Any, path: Sequence[str | int]) -> None:
+    """Delete the member at a path; steps that name an alternative of a type and no member are passed over."""
+    here = value
+    for step in path[:-1]:
+        if isinstance(here, list) or (isinstance(here, dict) and step in here):
+            here = here[step]
+    if isinstance(here, dict):
+        here.pop(path[-1], None)
 
 
 def _grades(contract: Contract) -> Iterator[LintFault]:
@@ -85,6 +120,18 @@ def _rules(contract: Contract) -> Iterator[LintFault]:
                     "PERMISSION_UNREACHABLE", where, f"prohibition {banned.uid} forbids everything that it permits",
                     "Narrow the prohibition or drop the permission.",
                 )  # fmt: skip
+    for banned in contract.prohibition:
+        if banned.action not in ACTIONS:
+            yield LintFault(
+                "UNKNOWN_TERM",
+                f"prohibition.{banned.uid}",
+                f"action {banned.action} is unknown; it would forbid everything",
+                "Use the closed vocabulary.",
+            )
+        for name in sorted(set(banned.target) - assets):
+            yield LintFault(
+                "ASSET_UNKNOWN", f"prohibition.{banned.uid}", f"target {name} is not in data", "Schedule the asset."
+            )
     for asset in sorted(assets - {target for rule in contract.permission for target in rule.target}):
         yield LintFault(
             "ASSET_UNUSED",
@@ -245,7 +292,8 @@ def _budgets(contract: Contract) -> Iterator[LintFault]:
                     f"one run of {algorithm.id} costs {specification.epsilonMicro} micro-epsilon", "Raise the budget.",
                 )  # fmt: skip
         roles = [role for party in contract.parties for role in party.roles]
-        if isinstance(specification, RiskSpecification | PairsSpecification) and roles.count("convoy:Insurer") < 3:
+        is_risk = isinstance(specification, RiskSpecification | SeveritySpecification | PairsSpecification)
+        if is_risk and roles.count("convoy:Insurer") < 3:
             yield LintFault(
                 "TOO_FEW_INSURERS", "parties", "a joint risk model needs three insurers, else sums expose one of them",
                 "Add insurers.",
@@ -270,7 +318,7 @@ def _budgets(contract: Contract) -> Iterator[LintFault]:
 def _is_vertical(specification: object) -> bool:
     if isinstance(specification, PairsSpecification):
         return False
-    return not isinstance(specification, RiskSpecification) or len(specification.towers) > 1
+    return not isinstance(specification, RiskSpecification | SeveritySpecification) or len(specification.towers) > 1
 
 
 CHECKS = (_grades, _rules, _parties, _exports, _privacy, _budgets)
