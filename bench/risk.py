@@ -428,6 +428,8 @@ def main(arguments: Sequence[str] | None = None, run_secure: Secure = simulated)
             raise DescriptionRefused(
                 "--epsilon must be positive and below 1000, --seeds at least 1, --federated at least 0"
             )
+        if options.federated:
+            import federated  # noqa: F401  (now, so that a fault of the apps is told before an hour of training)
         portfolio = read_portfolio(options.dataset, options.data, options.epsilon)
         epsilons = [options.epsilon] + ([1.0] if options.epsilon != 1.0 else [])
         result = measure(
