@@ -28,7 +28,7 @@ from portfolio import Columns, Portfolio
 from convoy_contracts.build import Asset, Member, pairs_contract, risk_contract
 from convoy_contracts.canonical import canonical_bytes
 from convoy_contracts.instants import timestamp
-from convoy_contracts.specification import PairsSpecification, RiskSpecification
+from convoy_contracts.specification import PairsSpecification, RiskSpecification, SeveritySpecification
 from convoy_coordinator.federation.flower.local_grid import LocalGrid
 from convoy_coordinator.federation.server_app import app as server_app
 from convoy_coordinator.keys import read_keys
@@ -42,6 +42,7 @@ from convoy_models.bundle import read_bundle
 from convoy_models.noise import NoiseSource
 from convoy_models.risk.cann import tables_model
 from convoy_models.risk.model import RiskModel
+from convoy_models.risk.severity import SeverityModel
 from convoy_models.risk.pairs_model import PairsModel
 from convoy_node.client_app import make_client_app
 from convoy_node.identity import Card
@@ -56,7 +57,7 @@ RUNS = 200
 """How many runs the contract's budget allows."""
 AGE = 30
 """Age in every consent record; the portfolio describes no minors."""
-Specification = RiskSpecification | PairsSpecification
+Specification = RiskSpecification | SeveritySpecification | PairsSpecification
 ENDED = frozenset({"finished", "failed", "refused", "cancelled"})
 
 
@@ -86,7 +87,7 @@ class Federation:
 
     def train(
         self, noise: Callable[[str], NoiseSource] | None = None, limit_s: float = 3_600
-    ) -> RiskModel | PairsModel:
+    ) -> RiskModel | PairsModel | SeverityModel:
         """Run once and return the released model.
 
         Raises:
@@ -125,6 +126,8 @@ class Federation:
         ).value
         if isinstance(self.specification, PairsSpecification):
             return tables_model(self.specification, bundle.arrays)
+        if isinstance(self.specification, SeveritySpecification):
+            return SeverityModel.from_arrays(self.specification, bundle.arrays)
         return RiskModel.from_arrays(self.specification, bundle.arrays)
 
     def _ended(self, uid: str, limit_s: float) -> Mapping[str, Any]:

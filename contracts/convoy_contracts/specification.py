@@ -152,6 +152,64 @@ class RiskSpecification(Closed):
         return self
 
 
+class SeveritySpecification(Closed):
+    """Gamma severity with log link and additive towers: the mean amount of a claim, on the same sums as the frequency.
+
+    A Gamma model of mean amounts weighted by claim counts has the estimating equations of a Poisson model of counts whose
+    exposure is the amount and whose rate is one over the mean (``convoy_models.risk.severity``); ``as_frequency`` is that
+    model. ``amount``: column with the total amount of a person's claims, 0 without claims. ``amountUnit``: public prior of the
+    mean amount. A person counts with at most ``claimCap`` claims of at most ``amountCap`` each, in the column's currency;
+    the cap of the insurer tower bounds amount / mean.
+    """
+
+    kind: Literal["severity-towers/1"]
+    towers: tuple[Tower, ...] = Field(min_length=1, max_length=2)
+    claims: Name
+    amount: Name
+    claimCap: int = Field(ge=1, le=20)
+    amountCap: DecimalString
+    amountUnit: DecimalString
+    priorScale: DecimalString = "0.15"
+    smoothness: DecimalString = "0.8"
+    sweeps: int = Field(default=4, ge=1, le=50)
+    labelShareMilli: int = Field(default=400, ge=1, le=999)
+    patterns: Literal["own", "joint-only"] = "own"
+    soloSweeps: int = Field(default=3, ge=1, le=50)
+    epsilonMicro: int = Field(ge=1)
+    deltaNano: int = Field(ge=1)
+    noiseRule: Literal["honest-one/1"] = NOISE_RULE
+    cohortFloor: int = Field(default=30_000, ge=1)
+
+    @model_validator(mode="after")
+    def _amounts_are_positive(self) -> SeveritySpecification:
+        if Decimal(self.amountUnit) <= 0 or Decimal(self.amountCap) < Decimal(self.amountUnit):
+            raise ValueError("amountUnit must be positive and amountCap at least amountUnit")
+        names = {feature.name for tower in self.towers for feature in tower.features}
+        if self.claims == self.amount or {self.claims, self.amount} & names:
+            raise ValueError("claims and amount must be two columns that are no features")
+        return self
+
+    def as_frequency(self) -> RiskSpecification:
+        """Return the Poisson model of claims per amount (in units) that has the same sums."""
+        return RiskSpecification(
+            kind="risk-towers/1",
+            towers=self.towers,
+            claims=self.claims,
+            exposure=self.amount,
+            claimCap=self.claimCap,
+            priorRate="1",
+            priorScale=self.priorScale,
+            smoothness=self.smoothness,
+            sweeps=self.sweeps,
+            labelShareMilli=self.labelShareMilli,
+            patterns=self.patterns,
+            soloSweeps=self.soloSweeps,
+            epsilonMicro=self.epsilonMicro,
+            deltaNano=self.deltaNano,
+            cohortFloor=self.cohortFloor,
+        )
+
+
 class RecommendSpecification(Closed):
     """Item-item model from a noisy Gram matrix and a cold-start map from the OEM profile (DESIGN §3)."""
 
@@ -276,4 +334,6 @@ class PairsSpecification(Closed):
         return self
 
 
-Specification = Annotated[RiskSpecification | PairsSpecification | RecommendSpecification, Field(discriminator="kind")]
+Specification = Annotated[
+    RiskSpecification | SeveritySpecification | PairsSpecification | RecommendSpecification, Field(discriminator="kind")
+]

@@ -18,6 +18,8 @@ Derivation of ``clip`` (exact upper bounds, fixed-point rounding included):
 1. A block (one feature) has entries on the 2^-13 grid that sum to 1, so its L2 norm is <= 1
    (``features``). A row of ``m`` blocks has norm <= sqrt(m).
 2. Label sums: ``g_i = x_i min(y_i, claimCap)``, an integer factor, so ``clip = sqrt(m) claimCap``.
+   Severity (``severity-towers/1``): the same with counts as labels and capped amounts in the place of exposure, so the same
+   bounds.
 3. Model sums: ``g_i = x_i prod_t f_t(i)`` with ``0 <= f_t <= floor_15(cap_t)``: factors are cut to
    the cap and rounded to the 2^-15 grid at the node that holds them, so ``clip = sqrt(m) prod_t
    cap_t``.
@@ -59,6 +61,8 @@ from convoy_contracts.specification import (
     PairsSpecification,
     RecommendSpecification,
     RiskSpecification,
+    SeveritySpecification,
+    Specification,
     Tower,
 )
 from convoy_models.accounting import mu_of
@@ -210,9 +214,7 @@ def floor_cap(tower: Tower) -> float:
     return math.floor(float(tower.cap) * (1 << FACTOR_BITS)) / (1 << FACTOR_BITS)
 
 
-def plan(
-    specification: RiskSpecification | PairsSpecification | RecommendSpecification, roles: Mapping[str, Sequence[str]]
-) -> Plan:
+def plan(specification: Specification, roles: Mapping[str, Sequence[str]]) -> Plan:
     """Return the plan of a run.
 
     Args:
@@ -226,6 +228,8 @@ def plan(
     limit = mu_of(specification.epsilonMicro / 1e6, left_of(specification.deltaNano / 1e9, _tail(specification))) ** 2
     if isinstance(specification, RiskSpecification):
         queries = _risk(specification, sides, limit)
+    elif isinstance(specification, SeveritySpecification):
+        queries = _risk(specification.as_frequency(), sides, limit)
     elif isinstance(specification, PairsSpecification):
         queries = _pairs(specification, _side(sides, "insurer"), limit)
     else:
@@ -236,7 +240,7 @@ def plan(
     return made
 
 
-def _tail(specification: RiskSpecification | PairsSpecification | RecommendSpecification) -> float:
+def _tail(specification: Specification) -> float:
     """Return what a sampled training sets aside of delta (``mechanisms.envelope``)."""
     found = specification.residual if isinstance(specification, PairsSpecification) else None
     return 0.0 if found is None or found.rateMicro == 1_000_000 else specification.deltaNano / 1e9 / TAIL_SHARE

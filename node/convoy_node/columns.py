@@ -14,6 +14,7 @@ from convoy_contracts.specification import (
     Levels,
     PairsSpecification,
     RecommendSpecification,
+    SeveritySpecification,
     Specification,
 )
 
@@ -55,5 +56,10 @@ def expected_columns(specification: Specification, role: str) -> tuple[Column, .
         for f in features
     ]
     if role == "insurer":
-        columns += [Column(specification.claims, "claims"), Column(specification.exposure, "exposure")]
+        seen = (
+            Column(specification.amount, "numeric")
+            if isinstance(specification, SeveritySpecification)
+            else Column(specification.exposure, "exposure")
+        )
+        columns += [Column(specification.claims, "claims"), seen]
     return tuple(columns)

@@ -7,18 +7,26 @@ only names a query and carries public weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from convoy_contracts.specification import PairsSpecification, RecommendSpecification, RiskSpecification, Specification
+from convoy_contracts.specification import (
+    PairsSpecification,
+    RecommendSpecification,
+    RiskSpecification,
+    SeveritySpecification,
+    Specification,
+)
 from convoy_models.alone import alone_on
 from convoy_models.features import Block
 from convoy_models.holdout import held_out, insurer_gain, log_factor
 from convoy_models.plan import EVALUATION_LOG_BOUND, Plan, PlannedQuery, floor_cap
 from convoy_models.recommend.items import history_rows, profile_rows, second_moments
+from convoy_models.risk.severity import severity_labels
 from convoy_models.risk.towers import Design, Labels
 from convoy_node import veto
 from convoy_node.errors import ActionRefused
@@ -89,16 +97,28 @@ def make_part(
         return part(specification, list(everyone), table)
     if isinstance(specification, PairsSpecification):
         raise ActionRefused(f"role {role!r} has no part in a {specification.kind} run.", code="ROLE_WITHOUT_PART")
+    labels: Callable[[Mapping[str, Any]], Labels] | None = None
+    if isinstance(specification, SeveritySpecification):
+        labels = partial(severity_labels, specification)
+        specification = specification.as_frequency()
     if role == "insurer":
-        return _Insurer(specification, links, solo, table)
+        return _Insurer(specification, links, solo, table, labels)
     if role == "oem":
         return _Oem(specification, links, table)
     raise ActionRefused(f"role {role!r} has no part in a {specification.kind} run.", code="ROLE_WITHOUT_PART")
 
 
 class _Insurer:
-    def __init__(self, spec: RiskSpecification, links: Mapping[str, Ids], solo: Sequence[str], table: Table) -> None:
+    def __init__(
+        self,
+        spec: RiskSpecification,
+        links: Mapping[str, Ids],
+        solo: Sequence[str],
+        table: Table,
+        labels: Callable[[Mapping[str, Any]], Labels] | None = None,
+    ) -> None:
         self._spec = spec
+        self._labels = labels or partial(Labels.build, spec)
         self._tower = next(t for t in spec.towers if t.role == "insurer")
         self._is_joint = len(spec.towers) > 1
         self._ids = {peer: list(ids) for peer, ids in links.items()} if self._is_joint else {}
@@ -111,7 +131,7 @@ class _Insurer:
 
     def _rows(self, table: Table, ids: Sequence[str]) -> tuple[Design, Labels]:
         columns = table.columns(ids)
-        return Design.build(self._tower, columns), Labels.build(self._spec, columns)
+        return Design.build(self._tower, columns), self._labels(columns)
 
     @property
     def links(self) -> Mapping[str, list[bytes]]:

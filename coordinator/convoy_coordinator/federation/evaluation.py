@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convoy_contracts.specification import Knots, PairsSpecification, RiskSpecification
+from convoy_contracts.specification import Knots, PairsSpecification, RiskSpecification, SeveritySpecification
 from convoy_coordinator.federation.assignment import Assignment
 from convoy_coordinator.federation.errors import NodeRefused
 from convoy_models.card import Measure, Text
@@ -40,7 +40,7 @@ def check_insurers(run: Assignment) -> None:
     Raises:
         GateRefused: INSURERS_TOO_FEW.
     """
-    if isinstance(run.specification, RiskSpecification | PairsSpecification):
+    if isinstance(run.specification, RiskSpecification | SeveritySpecification | PairsSpecification):
         insurers_gate(len(run.roles.get("insurer", ()))).check()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from convoy_contracts.build import specification_json
-from convoy_contracts.specification import Cuts, Knots, Levels, PairsSpecification, RiskSpecification
+from convoy_contracts.specification import Cuts, Knots, Levels, PairsSpecification, RiskSpecification, SeveritySpecification
 from convoy_coordinator.federation.assignment import Assignment
 from convoy_coordinator.federation.evaluation import figures as evaluation_json
 from convoy_coordinator.federation.evaluation import measures
@@ -21,9 +21,11 @@ from convoy_models.recommend.items import bounded
 from convoy_models.recommend.model import RecommendModel
 from convoy_models.risk.model import RiskModel
 from convoy_models.risk.pairs_model import PairsModel
+from convoy_models.risk.severity import SeverityModel
 
 TITLES = {
     "risk-towers/1": Text("联合驾驶风险模型（赔案频率）", "Joint driver-risk model (claim frequency)"),
+    "severity-towers/1": Text("联合赔案金额模型（案均赔款）", "Joint claim-amount model (mean amount of a claim)"),
     "risk-pairs/1": Text(
         "联合驾驶风险模型（单因素与双因素表）", "Joint driver-risk model (tables of one factor and of two)"
     ),
@@ -46,7 +48,7 @@ NOT_EVALUATED = Text(
 
 
 def release_body(
-    run: Assignment, model: RiskModel | PairsModel | RecommendModel, figures: Figures, rows: Mapping[str, Any],
+    run: Assignment, model: RiskModel | SeverityModel | PairsModel | RecommendModel, figures: Figures, rows: Mapping[str, Any],
     evidence: Mapping[str, Any], evaluation: Evaluation | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the body of ``POST /internal/releases``."""
@@ -98,7 +100,7 @@ def release_body(
 
 def _features(run: Assignment) -> list[tuple[str, list[str]]]:
     spec = run.specification
-    if isinstance(spec, RiskSpecification):
+    if isinstance(spec, RiskSpecification | SeveritySpecification):
         return [(tower.role, [feature.name for feature in tower.features]) for tower in spec.towers]
     if isinstance(spec, PairsSpecification):
         network = [] if spec.residual is None else [f"network of {spec.residual.hidden} units, not a table"]
@@ -107,12 +109,16 @@ def _features(run: Assignment) -> list[tuple[str, list[str]]]:
     return [("oem", [feature.name for feature in spec.profile]), ("charging", [f"{len(spec.items)} items"])]
 
 
-def _golden(model: RiskModel | PairsModel | RecommendModel) -> Golden:
+def _golden(model: RiskModel | SeverityModel | PairsModel | RecommendModel) -> Golden:
     """Return inputs on and between public points with the model's own outputs."""
     if isinstance(model, RiskModel):
         cohort = "joint" if "joint" in model.cohorts else "all"
         columns = {f.name: _points(f) for tower in model.specification.towers for f in tower.features}
         return Golden(cohort, columns, [float(rate) for rate in model.rate(cohort, columns)])
+    if isinstance(model, SeverityModel):
+        cohort = "joint" if "joint" in model.inverse.cohorts else "all"
+        columns = {f.name: _points(f) for tower in model.specification.towers for f in tower.features}
+        return Golden(cohort, columns, [float(amount) for amount in model.mean(cohort, columns)])
     if isinstance(model, PairsModel):
         columns = {feature.name: _points(feature) for feature in model.specification.features}
         return Golden("all", columns, [float(rate) for rate in model.rate(columns)])

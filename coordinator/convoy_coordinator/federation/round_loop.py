@@ -27,11 +27,17 @@ from convoy_models.risk.cann import tables_fit
 from convoy_models.risk.fit import Ask, RiskFit
 from convoy_models.risk.model import RiskModel
 from convoy_models.risk.pairs_model import PairsModel
+from convoy_models.risk.severity import SeverityModel, severity_fit
 from convoy_models.sums import open_sum
 
 Floats = npt.NDArray[np.float64]
-Model = RiskModel | PairsModel | RecommendModel
-FITS = {"risk-towers/1": RiskFit, "risk-pairs/1": tables_fit, "recommend-items/1": RecommendFit}
+Model = RiskModel | SeverityModel | PairsModel | RecommendModel
+FITS: Mapping[str, Callable[..., Any]] = {
+    "risk-towers/1": RiskFit,
+    "severity-towers/1": severity_fit,
+    "risk-pairs/1": tables_fit,
+    "recommend-items/1": RecommendFit,
+}
 """The optimiser of each kind of specification."""
 WITNESS_STALE = "WITNESS_STALE"
 WITNESS_ATTEMPTS = 6

@@ -111,13 +111,13 @@ def first_weights(profile: int, items: int, units: int, space: int, seed: int) -
         rng.normal(size=items * space) * 0.1,
         np.zeros(items),
     ]
-    return np.round(np.concatenate(parts), 6)
+    return np.asarray(np.round(np.concatenate(parts), 6), dtype=np.float64)
 
 
 def features(profile: Floats, used: Bools) -> Floats:
     """Return the network's input: profile, then the history scaled to norm 1."""
     counts = used.sum(axis=1, keepdims=True).astype(np.float64)
-    history = used / np.maximum(1.0, np.sqrt(counts))
+    history = used.astype(np.float64) / np.maximum(1.0, np.sqrt(counts))
     return np.asarray(np.concatenate([profile, history], axis=1), dtype=np.float64)
 
 
