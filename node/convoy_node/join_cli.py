@@ -1,4 +1,4 @@
-"""The commands of joining, running and leaving: join, up, rotate, leave."""
+"""The commands of joining, running and leaving: join, up, alive, rotate, leave."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_TICKET_BYTES = 20_000
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (join, up, rotate, leave):
+    for command in (join, up, alive, rotate, leave):
         app.command()(command)
 
 
@@ -67,6 +67,15 @@ def up(home: Home, client_app: Annotated[str, typer.Option(hidden=True)] = "") -
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: node.stop())
     node.run()
+
+
+def alive(home: Home) -> None:
+    """Exit with 0 if a node of this folder is up and its channel is open; for health checks."""
+    from convoy_node.up import is_alive
+
+    well = is_alive(home, datetime.now(UTC))
+    print("The channel is open." if well else "No node of this folder has its channel open: see convoy-node doctor.")
+    raise typer.Exit(0 if well else 1)
 
 
 def rotate(home: Home, as_json: AsJson = False) -> None:

@@ -10,6 +10,7 @@ child process that is started again when it ends, and stopped at once when this 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import random
 import subprocess
@@ -54,6 +55,14 @@ ENDS: Final = frozenset(
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 30.0
 ASK_S: Final = 1.0
+ALIVE: Final = "log/alive"
+"""Touched while the channel is open; ``convoy-node alive`` looks at its age, for health checks."""
+ALIVE_EVERY_S: Final = 5.0
+ALIVE_FOR_S: Final = 30.0
+SETTLE_S: Final = 2.0
+"""Least time between two starts of the SuperNode."""
+STOP_S: Final = 10.0
+RULES: Final = ("node.toml", "pins.toml", "card.json")
 CLIENT_APP: Final = "convoy_node.client_app:create"
 _log = logging.getLogger(__name__)
 
@@ -61,6 +70,22 @@ _log = logging.getLogger(__name__)
 def utc_now() -> datetime:
     """Return the present instant."""
     return datetime.now(UTC)
+
+
+def is_alive(home: Path, now: datetime) -> bool:
+    """Tell whether a running node of this folder has had its channel open in the last half minute."""
+    try:
+        return now.timestamp() - (home / ALIVE).stat().st_mtime <= ALIVE_FOR_S
+    except OSError:
+        return False
+
+
+def rules_in_force(home: Path, approved: frozenset[str]) -> str:
+    """Return a short digest of what a SuperNode reads once, when it starts: settings, pins, own keys, approved apps."""
+    digest = hashlib.sha256(" ".join(sorted(approved)).encode())
+    for name in RULES:
+        digest.update(hashlib.sha256((home / name).read_bytes()).digest())
+    return digest.hexdigest()[:8]
 
 
 class Node:
@@ -89,7 +114,8 @@ class Node:
         self._stream: Any = None
         self._child: subprocess.Popen[bytes] | None = None
         self._child_started = 0.0
-        self._child_apps: frozenset[str] = frozenset()
+        self._child_rules = ""
+        self._marked = 0.0
         self._told_apps: frozenset[str] = frozenset()
 
     def stop(self) -> None:
@@ -183,6 +209,7 @@ class Node:
             for event in stream:
                 if self._stopped.is_set():
                     return
+                self._mark_alive()
                 if event.kind == partner_pb2.PartnerEvent.LOG_ENTRY:
                     self._heard(event, journal)
                 elif event.kind == partner_pb2.PartnerEvent.CHECKPOINT:
@@ -238,6 +265,11 @@ class Node:
             fresh = renew(self._home, line, party)
             journal.note("certificate renewed", until=fresh.x509.not_valid_after_utc.isoformat())
 
+    def _mark_alive(self) -> None:
+        if time.monotonic() - self._marked >= ALIVE_EVERY_S:
+            self._marked = time.monotonic()
+            (self._home / ALIVE).touch(mode=0o600)
+
     def _position(self) -> int:
         try:
             return int((self._home / POSITION).read_text(encoding="ascii"))
@@ -247,14 +279,16 @@ class Node:
     # Flower ------------------------------------------------------------------------------------------------------------------
 
     def _keep_child(self, settings: Settings) -> None:
-        """Start the SuperNode, or start it again once it has ended or a new contract approves other apps."""
+        """Start the SuperNode, or start it again once it has ended or its operator has decided otherwise."""
         connection = Connection.load(self._home)
         if not connection.link or not connection.app_hashes or self._stopped.is_set():
             return
         approved = approved_apps(contracts(self._home).values())
+        rules = rules_in_force(self._home, approved)
         if self._child is not None and self._child.poll() is None:
-            if approved == self._child_apps:
+            if rules == self._child_rules or time.monotonic() - self._child_started < SETTLE_S:
                 return
+            self._tell("Settings, pins, keys or approved apps have changed: the SuperNode is started again with them.")
             self._stop_child()
         offered = frozenset(connection.app_hashes)
         if not offered & approved:
@@ -265,16 +299,16 @@ class Node:
                     f"({', '.join(sorted(offered))[:140]}). Upgrade the older side, or agree a contract that names it."
                 )
             return
-        if time.monotonic() - self._child_started < FIRST_PAUSE_S * 4:
+        if time.monotonic() - self._child_started < SETTLE_S:
             return
         self._child_started = time.monotonic()
         arguments = [
             *("--home", str(self._home), "--link", connection.link, "--ca", str(self._home / LINK_CA)),
             *("--key", str(self._home / KEYS / SUPERNODE), "--client-app", self._client_app),
             *(part for app_hash in sorted(approved) for part in ("--app-hash", app_hash)),
-            "--stop-with-stdin",
+            *("--rules", rules, "--stop-with-stdin"),
         ]
-        self._child_apps = approved
+        self._child_rules = rules
         with (self._home / "log" / "supernode.log").open("ab") as log:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "convoy_node.flower.supernode", *arguments],
@@ -282,17 +316,17 @@ class Node:
                 stdout=log,
                 stderr=log,
             )
-        self._tell(f"SuperNode of {settings.party} started for {connection.link}")
+        self._tell(f"SuperNode of {settings.party} started for {connection.link}, rules {rules}")
 
     def _stop_child(self) -> None:
         child, self._child = self._child, None
         if child is None:
             return
         if child.stdin is not None:
-            child.stdin.close()
-        child.terminate()
-        try:
-            child.wait(10)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+            child.stdin.close()  # it ends with its line; a signal beside it would cut short the farewell at the SuperLink
+        for step in (child.terminate, child.kill):
+            try:
+                child.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                step()
+        child.wait()
