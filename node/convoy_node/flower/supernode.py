@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--app-hash", action="append", required=True, help="an approved app bundle, SHA-256 in hex")
     line.add_argument("--message-type", action="append", help="accept this instead of Convoy's own messages")
     line.add_argument("--give-up-after", type=float, metavar="SECONDS", help="end when refused for so long")
+    line.add_argument("--rules", default="", help="digest of the rules in force, for the log")
     line.add_argument("--stop-with-stdin", action="store_true", help="stop when standard input is closed")
     return line
 
@@ -54,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     environment.hush()
 
+    if given.rules:
+        logging.info("rules %s are in force", given.rules)
     hashes = frozenset(given.app_hash)
     policy = Policy(hashes, frozenset(given.message_type)) if given.message_type else Policy(hashes)
     try:
