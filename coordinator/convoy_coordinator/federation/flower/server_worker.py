@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="added to context.run_config here, never sent to a node; no secrets",
     )
+    line.add_argument("--ready-file", type=Path, help="made when tasks are taken, removed at the end; for health checks")
     line.add_argument("--stop-with-stdin", action="store_true", help="stop when standard input is closed")
     return line
 
@@ -61,8 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         with ServerTasks(home, load(given.app), dict(_pairs(given.setting))) as tasks:
             print("ready", flush=True)
+            if given.ready_file is not None:
+                given.ready_file.touch()
             tasks.work_forever(idle_s=_IDLE_S, retry_s=_RETRY_S)
     except lifetime.Stop:
+        if given.ready_file is not None:
+            given.ready_file.unlink(missing_ok=True)
         logging.shutdown()
         sys.stdout.flush()
         # The ServerApp's thread may still wait for a node: its task was reported as stopped.
