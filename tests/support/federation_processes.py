@@ -22,7 +22,7 @@ BIN = Path(sys.executable).parent
 LINK = "convoy_coordinator.federation.flower.superlink"
 WORKER = "convoy_coordinator.federation.flower.server_worker"
 SERVER_APP = "convoy_coordinator.federation.server_app:app"
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 
 
 def waited(true: Callable[[], Any], what: Callable[[], str], seconds: float = PATIENCE_S) -> Any:
