@@ -108,11 +108,13 @@ def serve(
     """Run the service until Ctrl-C."""
     import uvicorn
 
+    from convoy_contracts.operations.logs import start_logs
+    from convoy_contracts.operations.traces import start_traces
     from convoy_coordinator.app import create_app
-    from convoy_coordinator.observability.logs import start_logs
     from convoy_coordinator.settings import read_settings
 
     start_logs("coordinator")
+    start_traces("convoy-coordinator")
     settings = read_settings(home, host=host, port=port)
     application = create_app(settings)
     listener = socket.create_server((settings.host, settings.port), backlog=128)

@@ -6,16 +6,16 @@ the log; it names what fails, never why in detail.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from fastapi import APIRouter
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse
 
+from convoy_contracts.operations.health import ALIVE, Check, standing
 from convoy_coordinator.errors import CoordinatorError
 
-Check = Callable[[], None]
-"""Raises if what it looks at does not work."""
+FAILURES = (CoordinatorError, SQLAlchemyError, OSError)
 
 
 def router(checks: Mapping[str, Check]) -> APIRouter:
@@ -25,27 +25,12 @@ def router(checks: Mapping[str, Check]) -> APIRouter:
     @routes.get("/livez")
     def livez() -> dict[str, str]:
         """Answer that the process runs."""
-        return {"status": "ok"}
+        return dict(ALIVE)
 
     @routes.get("/readyz")
     def readyz() -> JSONResponse:
         """Answer 200 if every check passes, 503 if one does not."""
-        results = {name: _passes(check) for name, check in checks.items()}
-        ready = all(results.values())
-        return JSONResponse(
-            {
-                "status": "ok" if ready else "failing",
-                "checks": {name: "ok" if good else "failing" for name, good in results.items()},
-            },
-            status_code=200 if ready else 503,
-        )
+        body, status = standing(checks, FAILURES)
+        return JSONResponse(body, status_code=status)
 
     return routes
-
-
-def _passes(check: Check) -> bool:
-    try:
-        check()
-    except (CoordinatorError, SQLAlchemyError, OSError):
-        return False
-    return True

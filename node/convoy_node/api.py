@@ -1,11 +1,12 @@
 """The node's local HTTP API: the consent register and the rights desk for the party's own app (docs/consent.md lists it).
 
-    create_app(home, clock) -> FastAPI        serve(home, port, ready)
+    create_app(home, clock) -> FastAPI        health_app(home, clock) -> FastAPI        serve(app, host, port, ready)
 
 Guarantees: it listens on 127.0.0.1 only, answers only for that host name (no DNS rebinding), and only to who shows the token of
 ``api.token`` (mode 0600, made at the first start). Bodies are strict JSON (``convoy_contracts.canonical``), at most 64 KiB. Every
 refusal has ``code``, ``cause``, ``fix`` and ``reasons``, in English, and ``fixZh``; none holds a person's id. There is no access
-log, because paths hold ids. What the API writes is what the command line writes: both use ``ConsentOffice``.
+log, because paths hold ids. ``/livez``, ``/readyz`` and ``/metrics`` need no token and tell no person's data; ``health_app`` has
+nothing else and may listen where a monitor can reach it. What the API writes is what the command line writes: both use ``ConsentOffice``.
 Does not: reach other parties. The app hands ``linkId`` to the other holder's app.
 """
 
@@ -25,16 +26,20 @@ from typing import Any, Final
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from prometheus_client import CollectorRegistry
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from convoy_contracts.canonical import parse_json
 from convoy_contracts.consent import notice
 from convoy_contracts.errors import ContractsError
+from convoy_contracts.operations.metrics import RequestMetrics
 from convoy_contracts.problems import PROBLEMS
 from convoy_node import desk as index
 from convoy_node.consent.office import ConsentOffice
 from convoy_node.duties import DutyDesk
 from convoy_node.errors import NodeError
+from convoy_node.observability.folder import routes
+from convoy_node.settings import Settings
 
 TOKEN_FILE: Final = "api.token"  # noqa: S105 - the name of the file
 MAX_BODY: Final = 65_536
@@ -43,6 +48,8 @@ _CELLS: Final = {
     "guardian": bool, "refused": bool, "counterpart": str, "linkId": str,
 }  # fmt: skip
 PROBLEM_JSON: Final = "application/problem+json"
+OPEN: Final = frozenset({"/livez", "/readyz", "/metrics"})
+"""What is answered without a token."""
 _STATUS: Final = {"REASK_BLOCKED": 409, "REGISTER_STALE": 409, "EPOCH_UNKNOWN": 404, "CONTRACT_UNKNOWN": 404}
 
 
@@ -56,7 +63,10 @@ def create_app(home: Path, *, clock: Callable[[], datetime] = lambda: datetime.n
     app = FastAPI(
         title="Convoy node: consents and rights", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json"
     )
+    registry = CollectorRegistry()
+    app.add_middleware(RequestMetrics, registry=registry)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
+    app.include_router(routes(home, clock, registry))
     # SQLite works one request at a time anyway; the lock keeps a change and its mark together.
     guard = threading.Lock()
 
@@ -67,6 +77,8 @@ def create_app(home: Path, *, clock: Callable[[], datetime] = lambda: datetime.n
 
     @app.middleware("http")
     async def _only_with_token(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        if request.url.path in OPEN:
+            return await call_next(request)
         shown = request.headers.get("authorization", "")
         if not hmac.compare_digest(shown.encode(), f"Bearer {token}".encode()):
             return _problem(
@@ -205,19 +217,31 @@ def create_app(home: Path, *, clock: Callable[[], datetime] = lambda: datetime.n
     return app
 
 
-def serve(home: Path, port: int, ready: Callable[[int], None]) -> None:
-    """Serve the API on this machine until the process is stopped.
+def health_app(home: Path, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> FastAPI:
+    """Return ``/livez``, ``/readyz`` and ``/metrics`` alone.
+
+    Raises:
+        NodeError: this is no node's folder.
+    """
+    Settings.load(home)
+    app = FastAPI(title="Convoy node: health", docs_url=None, redoc_url=None, openapi_url=None)
+    app.include_router(routes(home, clock))
+    return app
+
+
+def serve(app: FastAPI, port: int, ready: Callable[[int], None], host: str = "127.0.0.1") -> None:
+    """Serve an application until the process is stopped.
 
     Args:
-        home: the node's folder.
+        app: ``create_app`` for this machine only, or ``health_app``.
         port: 0 chooses a free one.
         ready: is told the port when requests are accepted.
+        host: address to listen on.
     """
-    app = create_app(home)
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind(("127.0.0.1", port))
+            listener.bind((host, port))
         except OSError as error:
             raise NodeError(
                 f"port {port} of this machine is taken.", code="PORT_TAKEN", fix="Choose another with --port."

@@ -1,4 +1,4 @@
-"""``convoy-node duties | desk | fields | api``: what the party owes and by when, and what persons may ask."""
+"""``convoy-node duties | desk | fields | api | metrics``: what the party owes, what persons may ask, and what operators watch."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def add(app: typer.Typer) -> None:
     app.command()(desk)
     app.command()(fields)
     app.command()(api)
+    app.command()(metrics)
 
 
 @duties.callback()
@@ -182,10 +183,30 @@ def api(
     port: Annotated[int, typer.Option(help="Port on this machine; 0 chooses a free one.")] = 8790,
 ) -> None:
     """Serve the node's local HTTP API for the party's own app: this machine only, with the token in api.token."""
-    from convoy_node.api import TOKEN_FILE, serve
+    from convoy_contracts.operations.logs import start_logs
+    from convoy_contracts.operations.traces import start_traces
+    from convoy_node.api import TOKEN_FILE, create_app, serve
 
+    start_logs("api")
+    start_traces("convoy-node-api")
+    app = create_app(home)
     out.print(f"Token     {home / TOKEN_FILE}", soft_wrap=True, highlight=False, markup=False)
-    serve(home, port, lambda bound: print(f"Serving on http://127.0.0.1:{bound}", flush=True))
+    serve(app, port, lambda bound: print(f"Serving on http://127.0.0.1:{bound}", flush=True))
+
+
+def metrics(
+    home: Home,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; choose one that only your monitor reaches.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 chooses a free one.")] = 9464,
+) -> None:
+    """Serve /livez, /readyz and /metrics of this node, for Prometheus and health checks. No person's data, no token."""
+    from convoy_contracts.operations.logs import start_logs
+    from convoy_node.api import health_app, serve
+
+    start_logs("metrics")
+    serve(health_app(home), port, lambda bound: print(f"Serving on http://{host}:{bound}/metrics", flush=True), host)
 
 
 def _show(facts: Any, as_json: bool, lines: Sequence[str], following: str) -> None:

@@ -23,6 +23,8 @@ from flwr.serverapp import Grid, ServerApp
 from convoy_audit.entry import encode
 from convoy_audit.events import RunAuthorised
 from convoy_contracts.errors import ContractsError
+from convoy_contracts.operations.logs import about
+from convoy_contracts.operations.traces import span
 from convoy_coordinator.federation.assignment import Assignment, assignment
 from convoy_coordinator.federation.errors import CoordinatorSaid, FederationError, NodeFailed, NodeLost, NodeRefused
 from convoy_coordinator.federation.evaluation import check_insurers
@@ -31,7 +33,6 @@ from convoy_coordinator.federation.flower.gated_grid import grid_nodes
 from convoy_coordinator.federation.port import CoordinatorPort
 from convoy_coordinator.federation.release import release_body
 from convoy_coordinator.federation.round_loop import RoundLoop
-from convoy_coordinator.observability.logs import about
 from convoy_models.errors import ModelsError
 from convoy_models.plan_digest import plan_digest
 
@@ -71,7 +72,11 @@ def serve_next(grid: Grid, port: CoordinatorPort) -> str | None:
         run = assignment(order, datetime.now(UTC))
         exchange = Exchange(grid, grid_nodes(grid), uid, figures)
         loop = RoundLoop(run, exchange, port, _Reporter(port, uid))
-        with about(run=uid, contract=run.contract.digest), _heartbeat(port, uid):
+        with (
+            about(run=uid, contract=run.contract.digest),
+            span("run", run=uid, contract=run.contract.digest),
+            _heartbeat(port, uid),
+        ):
             _carry_out(run, loop, port, figures)
     except (FederationError, ModelsError, ContractsError) as error:
         _stop(port, uid, loop, error)

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from convoy_contracts.operations.logs import start_logs
 from convoy_node.flower import environment, lifetime
 from convoy_node.flower.errors import FlowerError
 from convoy_node.flower.policy import Policy
-from convoy_node.observability.logs import start_logs
 
 EXIT_REFUSED: Final = 3
 

@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from convoy_contracts.operations.logs import start_logs
+from convoy_contracts.operations.traces import start_traces, stop_traces
 from convoy_node.flower import environment, lifetime
 from convoy_node.flower.errors import FlowerError, WorkerEnded
-from convoy_node.observability.logs import start_logs
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser().parse_args(arguments)
     environment.settle(given.home / "flower" / "flwr")
     start_logs("worker")
+    start_traces("convoy-node")
     code = 0
     try:
         lifetime.stop_on_signals()
@@ -55,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except FlowerError as error:
         logging.error("%s", error)
         code = 1
+    stop_traces()
     logging.shutdown()
     sys.stdout.flush()
     os._exit(code)  # the application's thread may be in the middle of a sum that nobody awaits now

@@ -1,1 +1,1 @@
-"""What operators watch: structured logs with run and contract ids, metrics for Prometheus, traces as an extra. Never row data."""
+"""What operators watch at a node: health and metrics of its folder. Logs and traces: ``convoy_contracts.operations``."""

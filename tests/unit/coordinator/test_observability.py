@@ -14,14 +14,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from convoy_coordinator.observability import metrics
-from convoy_coordinator.observability.logs import about, start_logs
+from convoy_contracts.operations.logs import about, start_logs
 
 
 def test_a_line_is_one_json_object_with_run_and_contract() -> None:
     """Also a line of a library inside the block carries the ids; outside it does not."""
     script = (
         "import logging\n"
-        "from convoy_coordinator.observability.logs import start_logs, about\n"
+        "from convoy_contracts.operations.logs import start_logs, about\n"
         "start_logs('coordinator')\n"
         "with about(run='run-1', contract='sha256:ab'):\n"
         "    logging.getLogger('a.library').warning('zh \\u4e2d %s', 7)\n"

@@ -19,10 +19,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from convoy_contracts.operations.logs import start_logs
+from convoy_contracts.operations.traces import start_traces, stop_traces
 from convoy_coordinator.federation.flower import environment, lifetime
 from convoy_coordinator.federation.flower.errors import LinkHomeUnusable
 from convoy_coordinator.federation.flower.link_home import LinkHome
-from convoy_coordinator.observability.logs import start_logs
 
 _IDLE_S: Final = 0.1
 _RETRY_S: Final = 1.0
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     home = LinkHome(given.home.resolve())
     environment.settle(home.flower_home)
     start_logs("server-worker")
+    start_traces("convoy-coordinator-worker")
     lifetime.stop_on_signals()
     if given.stop_with_stdin:
         lifetime.when_stdin_ends(lifetime.terminate_self)
@@ -68,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except lifetime.Stop:
         if given.ready_file is not None:
             given.ready_file.unlink(missing_ok=True)
+        stop_traces()
         logging.shutdown()
         sys.stdout.flush()
         # The ServerApp's thread may still wait for a node: its task was reported as stopped.
