@@ -572,6 +572,7 @@ CATALOGUE: Final[tuple[type[Event], ...]] = (
     DutiesEnded,
     *GOVERNANCE,
 )
+_ENVELOPE: Final = frozenset({"v", "type"})
 EVENTS: Final[Mapping[str, type[Event]]] = MappingProxyType({c.TYPE: c for c in CATALOGUE})
 
 
@@ -586,7 +587,7 @@ def from_json(value: Any) -> Event:
     Raises:
         FormatError: not an event of this version's catalogue, or members that do not fit.
     """
-    if not isinstance(value, Mapping):
+    if type(value) is not dict and not isinstance(value, Mapping):
         raise FormatError("an event that is not an object")
     if value.get("v") != VERSION or value.get("v") is True:
         raise FormatError(f"an event of another version than {VERSION}")
@@ -595,7 +596,7 @@ def from_json(value: Any) -> Event:
     if cls is None:
         raise FormatError(f"the event type {str(kind)[:60]!r} is not in the catalogue")
     try:
-        event = shapes.read(cls, {k: v for k, v in value.items() if k not in ("v", "type")})
+        event = shapes.read(cls, value, _ENVELOPE)
         event.check_rules()
         return event
     except FormatError as error:

@@ -7,7 +7,7 @@
     consistency_proof(leaf_hashes, size1, size2=None) -> list[bytes]
     verify_inclusion(leaf_hash, index, size, proof, root) -> None           raises ProofError
     verify_consistency(size1, size2, proof, root1, root2) -> None           raises ProofError
-    Tree: append(leaf_hash), root(size=None), inclusion_proof, consistency_proof,
+    Tree: append(leaf_hash), extend(leaf_hashes), root(size=None), inclusion_proof, consistency_proof,
         frontier(size=None)
 
 Verification follows RFC 9162 §2.1.3.2 and §2.1.4.2 step by step and raises; it never returns a
@@ -27,6 +27,7 @@ HASH_BYTES: Final = 32
 EMPTY_ROOT: Final = hashlib.sha256(b"").digest()
 MAX_SIZE: Final = 2**63 - 1
 MAX_PROOF: Final = 64
+MAX_EDGES: Final = 4096
 _LEAF: Final = b"\x00"
 _NODE: Final = b"\x01"
 
@@ -75,12 +76,14 @@ class Tree:
     A proof costs a logarithmic number of look-ups. One thread may append while others read.
     """
 
-    __slots__ = ("_levels",)
+    __slots__ = ("_edges", "_levels")
 
     def __init__(self, leaf_hashes: Iterable[bytes] = ()) -> None:
         self._levels: list[bytearray] = [bytearray()]
-        for leaf in leaf_hashes:
-            self.append(leaf)
+        self._edges: dict[
+            tuple[int, int], bytes
+        ] = {}  # roots of ragged ranges that proofs have asked for; never change
+        self.extend(leaf_hashes)
 
     @property
     def size(self) -> int:
@@ -89,19 +92,32 @@ class Tree:
 
     def append(self, leaf: bytes) -> int:
         """Add a leaf hash and return its index."""
-        if len(leaf) != HASH_BYTES:
-            raise ProofError(f"a leaf hash has {len(leaf)} bytes, not {HASH_BYTES}")
         index = self.size
-        nodes = [leaf]
-        while index >> len(nodes) - 1 & 1:  # a node for every trailing one bit of the index
-            level = len(nodes) - 1
-            nodes.append(node_hash(bytes(self._levels[level][-HASH_BYTES:]), nodes[-1]))
-        if len(nodes) > len(self._levels):
-            self._levels.append(bytearray())
-        # The leaves come last: whoever reads the size meanwhile finds every node of that size.
-        for level in reversed(range(len(nodes))):
-            self._levels[level] += nodes[level]
+        self.extend((leaf,))
         return index
+
+    def extend(self, leaf_hashes: Iterable[bytes]) -> None:
+        """Add leaf hashes in order; all of them or, if one has another length, none."""
+        leaves = list(leaf_hashes)
+        for leaf in leaves:
+            if len(leaf) != HASH_BYTES:
+                raise ProofError(f"a leaf hash has {len(leaf)} bytes, not {HASH_BYTES}")
+        sha256 = hashlib.sha256
+        fresh, level = b"".join(leaves), 0
+        additions: list[bytes] = []
+        while fresh:
+            additions.append(fresh)
+            if level == len(self._levels):
+                self._levels.append(bytearray())
+            held = len(self._levels[level]) // HASH_BYTES
+            below = bytes(self._levels[level][-HASH_BYTES:]) + fresh if held & 1 else fresh
+            # A parent for every pair of nodes that is complete now.
+            pairs = range(0, len(below) - HASH_BYTES, 2 * HASH_BYTES)
+            fresh = b"".join([sha256(_NODE + below[at : at + 2 * HASH_BYTES]).digest() for at in pairs])
+            level += 1
+        # The leaves come last: whoever reads the size meanwhile finds every node of that size.
+        for level in reversed(range(len(additions))):
+            self._levels[level] += additions[level]
 
     def leaf(self, index: int) -> bytes:
         """Return the leaf hash at an index."""
@@ -129,8 +145,14 @@ class Tree:
         if width & (width - 1) == 0:
             level = width.bit_length() - 1
             return self._node(level, start >> level)
-        split = _split(width)
-        return node_hash(self.subtree(start, start + split), self.subtree(start + split, end))
+        known = self._edges.get((start, end))
+        if known is None:
+            split = _split(width)
+            known = node_hash(self.subtree(start, start + split), self.subtree(start + split, end))
+            if len(self._edges) >= MAX_EDGES:
+                self._edges.clear()
+            self._edges[start, end] = known
+        return known
 
     def inclusion_proof(self, index: int, size: int | None = None) -> list[bytes]:
         """Return PATH(index, D[size]) of RFC 6962 §2.1.1."""

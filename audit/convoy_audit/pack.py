@@ -308,13 +308,14 @@ class _Verification:
     # 4. The whole tree, from the entries alone.
     def _tree(self, size: int, verified: Verified | None) -> None:
         wanted = set(self._earlier_sizes()) | {size}
+        shown = {name for name in self._files if name.startswith("proofs/")}
         peaks: list[bytes] = []
         for index, raw in enumerate(self._entries(size)):
             node, bits = leaf_hash(raw), index
             while bits & 1:
                 node, bits = node_hash(peaks.pop(), node), bits >> 1
             peaks.append(node)
-            if f"proofs/{index}.tlog-proof" in self._files:
+            if shown and f"proofs/{index}.tlog-proof" in shown:
                 self._leaves[index] = leaf_hash(raw)
             if index + 1 in wanted:
                 self._roots[index + 1] = frontier_root(peaks)

@@ -32,7 +32,7 @@ from typing import (
     get_type_hints,
 )
 
-from convoy_audit.canonical import MAX_INTEGER, Json, b64u, is_digest, unb64u
+from convoy_audit.canonical import DIGEST_PATTERN, MAX_INTEGER, Json, b64u, unb64u
 from convoy_audit.errors import FormatError, KeyRejected
 from convoy_audit.note import Verifier
 
@@ -52,6 +52,17 @@ class Shape:
     write: Callable[[Any], Json]
 
 
+def _spelled(name: str, pattern: re.Pattern[str]) -> Shape:
+    fullmatch = pattern.fullmatch
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, str) or fullmatch(value) is None:
+            raise FormatError(f"not a {name}")
+        return value
+
+    return Shape(name, check, check)
+
+
 def _plain(name: str, fits: Callable[[Any], bool]) -> Shape:
     def check(value: Any) -> Any:
         if not fits(value):
@@ -65,7 +76,7 @@ def _sequence(name: str, item: Shape) -> Shape:
     def read(value: Json) -> tuple[Any, ...]:
         if not isinstance(value, list | tuple) or len(value) > MAX_ITEMS:
             raise FormatError(f"not {name}")
-        return tuple(item.read(element) for element in value)
+        return tuple([item.read(element) for element in value])
 
     return Shape(name, read, lambda value: [item.write(element) for element in read(value)])
 
@@ -125,9 +136,9 @@ def whole_milliseconds(value: datetime) -> datetime:
     return value.replace(microsecond=value.microsecond // 1000 * 1000)
 
 
-TOKEN: Final = _plain("token", lambda v: isinstance(v, str) and _TOKEN.fullmatch(v) is not None)
-DIGEST: Final = _plain("digest", lambda v: isinstance(v, str) and is_digest(v))
-CODE: Final = _plain("code", lambda v: isinstance(v, str) and _CODE.fullmatch(v) is not None)
+TOKEN: Final = _spelled("token", _TOKEN)
+DIGEST: Final = _spelled("digest", DIGEST_PATTERN)
+CODE: Final = _spelled("code", _CODE)
 VKEY: Final = _plain("verifier key", lambda v: isinstance(v, str) and _is_vkey(v))
 COUNT: Final = _plain("count", _is_count)
 INSTANT: Final = Shape("instant", _read_instant, _write_instant)
@@ -155,6 +166,9 @@ class Member:
 
 _NAMES: Final[dict[type[Any], dict[str, Member]]] = {}
 _MEMBERS: Final[dict[type[Any], tuple[Member, ...]]] = {}
+_PLANS: Final[dict[type[Any], tuple[tuple[str, Callable[[Any, Any], None], Callable[[Json], Any]], ...]]] = {}
+_REQUIRED: Final[dict[type[Any], frozenset[str]]] = {}
+_ABSENT: Final = object()
 
 
 def members(cls: type[Any]) -> tuple[Member, ...]:
@@ -182,8 +196,13 @@ def write(value: Any) -> dict[str, Json]:
     return found
 
 
-def read(cls: type[T], value: Mapping[str, Json]) -> T:
+def read(cls: type[T], value: Mapping[str, Json], envelope: frozenset[str] = frozenset()) -> T:
     """Build an instance from JSON members.
+
+    Args:
+        cls: the class.
+        value: the members.
+        envelope: names in ``value`` that are not members, and were judged by the caller.
 
     ``__post_init__`` is left out: every value has just been read by its shape, and an audit reads millions. The caller
     checks what fields say to each other.
@@ -192,7 +211,22 @@ def read(cls: type[T], value: Mapping[str, Json]) -> T:
         FormatError: members that are missing, unknown or do not fit; all of them are named.
     """
     known = _by_name(cls)
-    faults = [f"unknown member {name[:40]!r}" for name in value if name not in known]
+    made = object.__new__(cls)
+    left = len(value) - len(envelope)
+    try:
+        for name, put, act in _plan(cls):
+            content_of = value.get(name, _ABSENT)
+            if content_of is _ABSENT:
+                put(made, None)
+            else:
+                put(made, act(content_of))
+                left -= 1
+    except FormatError:
+        left = -1
+    if left == 0 and value.keys() >= _required(cls):
+        return made
+    # Something is wrong: read again, and name all of it.
+    faults = [f"unknown member {name[:40]!r}" for name in value if name not in known and name not in envelope]
     content: dict[str, Any] = {}
     for name, member in known.items():
         if name not in value:
@@ -205,10 +239,24 @@ def read(cls: type[T], value: Mapping[str, Json]) -> T:
             faults.append(f"{name} is {error.cause}")
     if faults:
         raise FormatError("; ".join(faults[:8]))
-    made = object.__new__(cls)
     for member in known.values():
         object.__setattr__(made, member.field, content.get(member.field))
     return made
+
+
+def _plan(cls: type[Any]) -> tuple[tuple[str, Callable[[Any, Any], None], Callable[[Json], Any]], ...]:
+    """Return for each member its name, the setter of its slot, and how it is read."""
+    found = _PLANS.get(cls)
+    if found is None:
+        found = _PLANS[cls] = tuple((m.name, getattr(cls, m.field).__set__, m.shape.read) for m in members(cls))
+    return found
+
+
+def _required(cls: type[Any]) -> frozenset[str]:
+    found = _REQUIRED.get(cls)
+    if found is None:
+        found = _REQUIRED[cls] = frozenset(m.name for m in members(cls) if not m.is_optional)
+    return found
 
 
 def _by_name(cls: type[Any]) -> dict[str, Member]:

@@ -78,8 +78,11 @@ class Summary:
         """Take the next entry."""
         event = content.event if isinstance(content, Statement) else content
         self.size = index + 1
-        self.first_at = event.at if self.first_at is None else min(self.first_at, event.at)
-        self.last_at = event.at if self.last_at is None else max(self.last_at, event.at)
+        at = event.at
+        if self.first_at is None or at < self.first_at:
+            self.first_at = at
+        if self.last_at is None or at > self.last_at:
+            self.last_at = at
         act = _ACTS.get(type(event))
         if act is not None:
             act(self, index, event)

@@ -97,18 +97,22 @@ class Trail:
         except AuditError as error:
             self._fault(Fault.of(error, index))
             return
-        self.summary.take(index, content)
+        is_stated = type(content) is Statement
         event = content.event if isinstance(content, Statement) else content
-        self.kinds[event.TYPE] += 1
-        self.first_at = event.at if self.first_at is None else min(self.first_at, event.at)
-        self.last_at = event.at if self.last_at is None else max(self.last_at, event.at)
+        self.summary.take(index, content)
+        kind, at = event.TYPE, event.at
+        self.kinds[kind] = self.kinds.get(kind, 0) + 1
+        if self.first_at is None or at < self.first_at:
+            self.first_at = at
+        if self.last_at is None or at > self.last_at:
+            self.last_at = at
         try:
             if isinstance(content, Statement):
                 self._statement(content)
-            is_stated = isinstance(content, Statement)
-            if isinstance(event, StatedEvent):
-                _must_be_stated(event.party, is_stated)
-            self._event(event)
+            if not is_stated and isinstance(event, StatedEvent):
+                raise StatementError("a party's act without the party's signature", party=event.party)
+            if type(event) in _JUDGED:
+                self._event(event)
             self._dated(content.party if isinstance(content, Statement) else "", content.at)
         except AuditError as error:
             self._fault(Fault.of(error, index))
@@ -216,6 +220,19 @@ class Trail:
             self.faults.append(fault)
 
 
-def _must_be_stated(party: str, is_stated: bool) -> None:
-    if not is_stated:
-        raise StatementError("a party's act without the party's signature", party=party)
+_JUDGED: Final = frozenset(
+    {
+        PartyEnrolled,
+        PartyRotated,
+        PartyRevoked,
+        ContractOffered,
+        ContractSigned,
+        RunAuthorised,
+        ReleasePublished,
+        RunFinished,
+        DecisionMade,
+        LedgerStated,
+        RunSettled,
+    }
+)
+"""The types that ``_event`` looks at."""

@@ -168,8 +168,7 @@ class Sequencer:
             if self.tree.size != start + len(leaves):
                 raise
             return start
-        for leaf in leaves:
-            self.tree.append(leaf)
+        self.tree.extend(leaves)
         return start
 
     def _find_out(self) -> None:
@@ -186,14 +185,18 @@ class Sequencer:
 def _read_on(session: Session, tree: Tree) -> None:
     """Extend a tree by what is stored beyond it, and compare with the stored frontier."""
     size, frontier = store.head(session)
-    for index, leaf, body in store.all_entries(session, tree.size):
-        if index != tree.size:
-            raise _broken(f"entry {tree.size} is missing")
-        if not isinstance(body, bytes) or leaf_hash(body) != leaf:
-            raise _broken(f"entry {index} is not what it was")
-        if index >= size:
-            raise _broken(f"entry {index} is beyond the stored size {size}")
-        tree.append(leaf)
+    for rows in store.batches(session, tree.size):
+        at, leaves = tree.size, []
+        for index, leaf, body in rows:
+            if index != at:
+                raise _broken(f"entry {at} is missing")
+            if not isinstance(body, bytes) or leaf_hash(body) != leaf:
+                raise _broken(f"entry {index} is not what it was")
+            if index >= size:
+                raise _broken(f"entry {index} is beyond the stored size {size}")
+            leaves.append(leaf)
+            at += 1
+        tree.extend(leaves)
     if tree.size != size:
         raise _broken(f"there are {tree.size} entries, the stored size is {size}")
     if b"".join(tree.frontier()) != frontier:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from sqlalchemy import func, insert, select, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from convoy_audit.merkle import HASH_BYTES
@@ -58,20 +59,24 @@ def insert_frontier(session: Session, size: int, frontier: Sequence[bytes]) -> N
     session.connection().execute(insert(LogFrontier), {"size": size, "frontier": b"".join(frontier)})
 
 
-def all_entries(session: Session, start: int = 0) -> Iterator[tuple[int, bytes, bytes]]:
-    """Yield (index, leaf, body) in order, a batch at a time."""
-    while True:
-        rows = session.execute(
-            select(LogEntry.idx, LogEntry.leaf, LogEntry.body)
-            .where(LogEntry.idx >= start)
-            .order_by(LogEntry.idx)
-            .limit(BATCH)
-        ).all()
-        for row in rows:
-            yield row.idx, row.leaf, row.body
-        if len(rows) < BATCH:
-            return
-        start = rows[-1].idx + 1
+def batches(session: Session, start: int = 0) -> Iterator[Sequence[tuple[int, bytes, bytes]]]:
+    """Yield (index, leaf, body) in order, a batch at a time; straight from the driver, because a start reads all of them."""
+    dialect = session.get_bind().dialect
+    mark = "%s" if dialect.name == "postgresql" else "?"
+    statement = f"SELECT idx, leaf, body FROM log_entry WHERE idx >= {mark} ORDER BY idx LIMIT {BATCH}"  # noqa: S608
+    cursor = session.connection().connection.cursor()
+    try:
+        while True:
+            cursor.execute(statement, (start,))
+            rows: Sequence[tuple[int, bytes, bytes]] = cursor.fetchall()
+            yield rows
+            if len(rows) < BATCH:
+                return
+            start = rows[-1][0] + 1
+    except dialect.loaded_dbapi.Error as error:
+        raise OperationalError(statement, {}, error) from error
+    finally:
+        cursor.close()
 
 
 def entries(session: Session, start: int, end: int) -> list[bytes]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from convoy_audit.errors import AuditError
 from convoy_audit.fsck import check_log
@@ -278,3 +278,22 @@ def test_an_entry_that_vanished_stops_the_next_append(tmp_path: Path, start: Sta
         database.commit()
     with pytest.raises(Problem):
         log.append(entry(2))
+
+
+def test_a_database_that_cannot_be_read_through_is_a_refusal(
+    engine: Engine, tmp_path: Path, start: Start, entry: Entry
+) -> None:
+    """Pages of the entries overwritten: the start says what happened, in an error of the database layer."""
+    log = start()
+    log.append_many([entry(number) for number in range(400)])
+    log.close()
+    engine.dispose()
+    with closing(sqlite3.connect(tmp_path / "log.db")) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (page,) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'log_entry'").fetchone()
+        (size,) = database.execute("PRAGMA page_size").fetchone()
+    with (tmp_path / "log.db").open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+    with pytest.raises((SetupError, DatabaseError)):
+        start()
