@@ -18,6 +18,8 @@ DISTRIBUTION_OF = {
     "multipart": "python-multipart",
     "grpc_health": "grpcio-health-checking",
     "ibis": "ibis-framework",
+    "opentelemetry": "opentelemetry-sdk",
+    "private_set_intersection": "openmined-psi",
 }
 BROUGHT_BY = {
     "starlette": "fastapi",
