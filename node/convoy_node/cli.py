@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from convoy_node import desk_cli, join_cli
+from convoy_node.alignment.cli import psi
 from convoy_node.backup import cli as backup_cli
 from convoy_node.cli_data import data
 from convoy_node.cli_witness import statements, witness
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.add_typer(consent, name="consent")
 desk_cli.add(app)
 backup_cli.add(app)
+app.add_typer(psi, name="psi")
 app.add_typer(witness, name="witness")
 app.command("statements")(statements)
 app.add_typer(data, name="data")

@@ -428,6 +428,15 @@ class Register:
             ((_, record),) = history.add_records(db, seq, [replace(row, withdrawn=text, withdrawn_us=us)])
         return Withdrawal(record, text, seq, is_new=True)
 
+    def link(self, contract_uid: str, counterpart: str, links: Mapping[str, bytes], at: datetime) -> int:
+        """Give link ids to persons of a contract who have none; return the change."""
+        with self.writing() as db:
+            db.executemany(
+                "UPDATE consent SET link_id = ?, counterpart = ? WHERE contract = ? AND local_id = ? AND link_id IS NULL",
+                [(link, counterpart, contract_uid, person) for person, link in sorted(links.items())],
+            )
+            return history.start_change(db, at, "psi")
+
     def withdrawn_between(self, contract_uid: str, after: datetime, until: datetime) -> list[str]:
         """Return who withdrew with ``after < withdrawn <= until``, by local id."""
         with self._guard:

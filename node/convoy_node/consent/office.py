@@ -28,9 +28,11 @@ from convoy_audit.errors import AuditError
 from convoy_audit.events import ConsentRooted
 from convoy_audit.merkle import Tree, root
 from convoy_audit.statement import open_statement, sign_statement
+from convoy_contracts.canonical import unb64u
 from convoy_contracts.consent import REASK_DAYS, asked_for, record_json, state_of
 from convoy_contracts.document import Contract
 from convoy_contracts.instants import instant, timestamp
+from convoy_models.masks import PairKeys
 from convoy_node import setup
 from convoy_node.consent import history
 from convoy_node.consent.watermark import KnownEpoch, Watermark
@@ -241,6 +243,26 @@ class ConsentOffice:
         if last.terms.withdrawn is not None:
             return self._receipt_of(person, uid, Withdrawal(last.id, last.terms.withdrawn, last.seq, is_new=False))
         return self._sign_receipt(uid, person, last.id, "consent", last.at, last.terms.state)
+
+    def link(self, contract: str, counterpart: str, links: Mapping[str, bytes], now: datetime) -> None:
+        """Give link ids to persons who have none yet (``alignment.bootstrap``); nothing of what they said changes.
+
+        Args:
+            contract: uid or short name.
+            counterpart: the other holder of the link ids.
+            links: 16 bytes by own id.
+            now: aware.
+
+        Raises:
+            ConsentRefused: a link id that another person has.
+        """
+        was_stale = self.is_stale()
+        self._moved(self.register.link(self.uid(contract), counterpart, links, now), was_stale)
+
+    def pair_keys(self, contract: Contract) -> PairKeys:
+        """Return this party's keys towards the others of a contract, as the signed text pins them."""
+        pinned = {p.id: unb64u(p.maskKey.x) for p in contract.parties if p.maskKey is not None and p.id != self.party}
+        return PairKeys(self.party, self._identity.mask, pinned, contract.digest)
 
     def import_table(self, source: Path) -> int:
         """Import a consent table from a file; see ``Register.import_table``."""
