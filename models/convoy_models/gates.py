@@ -2,7 +2,7 @@
 
     cohort_floor(mu2, terms, ...)   -> persons below which DP noise eats the gain
     insurers_gate(K)                -> K >= 3, or the other insurer's sum is what is opened
-    utility_gate(evaluation, ...)   -> better than alone, and how surely
+    utility_gate(evaluation, words) -> better than alone, and how surely
 
 Cohort floor. Per person the noise of ``terms`` free numbers costs about ``terms v / (2 mu^2 n^2 h)`` nats
 of log likelihood, where ``v`` is the sensitivity of a block in squared units and ``h`` the information
@@ -16,13 +16,13 @@ was measured on generated drivers (private_ml.md §10, models/LOG.md): 112 terms
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Final, Literal
 
 from convoy_models.card import Text
 from convoy_models.errors import ModelsError
-from convoy_models.holdout import Evaluation
+from convoy_models.holdout import Evaluation, Word
 
 MIN_INSURERS: Final = 3
 MEASURED_PERSONS: Final = 12_000
@@ -112,26 +112,60 @@ def insurers_gate(insurers: int) -> Verdict:
     )
 
 
-def utility_gate(evaluation: Evaluation, confidence: float = 0.8) -> Verdict:
-    """Judge a model on the DP-evaluated hold-out: the lower end of the gain must be above zero.
+def utility_gate(evaluation: Evaluation, words: Mapping[str, Word], confidence: float = 0.8) -> Verdict:
+    """Judge a model after its evaluation. It is released if all of these hold:
+
+    * on the hold-out of all insurers it is better than the insurers' own model without the carmaker: the lower end of the gain
+      is above zero;
+    * at least one insurer found it better than its own model, and none found it worse (each at home, at a confidence that is
+      shared among them: 1 - (1 - confidence) / K);
+    * with K >= 4, it is not clearly worse (95 %) once one insurer's customers are left out: no single book carries it.
 
     Args:
-        evaluation: with the noise and the chance of its figure.
+        evaluation: with the noise and the chance of its figures.
+        words: of the insurers, by party.
         confidence: one-sided, in [.5, 1); a public term of the contract.
     """
-    low = evaluation.gain - NormalDist().inv_cdf(confidence) * evaluation.sd
-    wide = evaluation.interval()
-    figures = f"{evaluation.gain:+.1f} nats (95 %: {wide[0]:+.1f} … {wide[1]:+.1f})"
-    if low > 0:
-        return Verdict(
-            True, "PASSED",
-            Text(f"在留出样本上优于各家单独建模：{figures}。", f"Better than alone on the hold-out: {figures}."),
-        )  # fmt: skip
+    wide = evaluation.together.interval()
+    figures = f"{evaluation.together.value:+.1f} nats (95 %: {wide[0]:+.1f} … {wide[1]:+.1f})"
+    worse = sorted(party for party, word in words.items() if word == "worse")
+    better = sorted(party for party, word in words.items() if word == "better")
+    carried = sorted(party for party, gain in (evaluation.without or {}).items() if gain.interval()[1] < 0)
+    if evaluation.together.low(confidence) <= 0:
+        return _shut(
+            f"在差分隐私评估的留出样本上未能以 {confidence:.0%} 的把握优于不含车企数据的联合模型：{figures}。不予发布。",
+            f"Not better than the insurers without the carmaker on the DP-evaluated hold-out, at {confidence:.0%} confidence: "
+            f"{figures}. Not released.",
+        )
+    if worse or not better:
+        who = ", ".join(worse) or "no insurer"
+        return _shut(
+            f"未能优于单独建模：{'、'.join(worse) or '没有任何保险公司'}"
+            f"{'在自有留出客户上认为更差' if worse else '在自有留出客户上认为更好'}。不予发布。",
+            f"Not better than alone: {who} found it {'worse' if worse else 'better'} than its own model on its own held-out "
+            "customers. Not released.",
+        )
+    if carried:
+        return _shut(
+            f"去掉 {'、'.join(carried)} 的客户后模型明显更差：结论只依赖一家的数据。不予发布。",
+            f"Clearly worse once the customers of {', '.join(carried)} are left out: one book alone carries the verdict. "
+            "Not released.",
+        )
     return Verdict(
-        False,
-        "UTILITY_GATE",
+        True,
+        "PASSED",
         Text(
-            f"在差分隐私评估的留出样本上未能以 {confidence:.0%} 的把握优于单独建模：{figures}。不予发布。",
-            f"Not better than alone on the DP-evaluated hold-out, at {confidence:.0%} confidence: {figures}. Not released.",
+            f"在留出样本上优于不含车企数据的模型：{figures}；{len(better)} 家保险公司确认优于单独建模。",
+            f"Better than without the carmaker on the hold-out: {figures}; {len(better)} of {len(words)} insurers found it "
+            "better than their own model.",
         ),
     )
+
+
+def each_confidence(confidence: float, insurers: int) -> float:
+    """Return the one-sided confidence of one insurer's word, so that all together have ``confidence`` (Bonferroni)."""
+    return 1 - (1 - confidence) / max(insurers, 1)
+
+
+def _shut(zh: str, en: str) -> Verdict:
+    return Verdict(False, "UTILITY_GATE", Text(zh, en))

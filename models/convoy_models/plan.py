@@ -74,14 +74,16 @@ Kind = Literal["LOCAL", "DOT", "WEIGHTED", "TRILINEAR"]
 Cohort = Literal["joint", "solo", "all"]
 Purpose = Literal[
     "labels", "model", "gram", "cross", "profile",
-    "holdout-observed", "holdout-expected", "holdout-logs", "holdout-alone", "holdout-squares",
-    "holdout-levels", "residual",
+    "holdout-observed", "holdout-levels", "holdout-logs", "holdout-ratio", "holdout-base", "holdout-squares",
+    "holdout-score", "holdout-years", "holdout-null", "holdout-oem", "holdout-bands", "holdout-band",
+    "holdout-insurer", "holdout-own-logs", "holdout-less-base", "holdout-less-expected", "holdout-less-logs",
+    "residual",
 ]  # fmt: skip
 
 EVALUATION_LOG_BOUND = 0.5
 """Bound on |log of the OEM factor| in the evaluation (``holdout``)."""
 EVALUATION_RATIO_BOUND = 0.5
-"""Bound on |log of joint insurer factor over own expectation| in the evaluation."""
+"""Bound on |log of the joint insurer factor over the insurers' own model| in the evaluation."""
 SIGMA_STEP = 2.0**-20
 MU2_STEP = 1e-12
 
@@ -254,7 +256,7 @@ def _side(sides: Mapping[str, Side], role: str, single: bool = False) -> Side:
     return sides[role]
 
 
-def _noise(clip: float, mu2: float) -> tuple[float, float]:
+def noise_of(clip: float, mu2: float) -> tuple[float, float]:
     """Return (sigma rounded up, mu^2 rounded up) of a query that may spend ``mu2``."""
     sigma = math.ceil(clip / math.sqrt(mu2) / SIGMA_STEP + 2) * SIGMA_STEP
     return sigma, math.ceil((clip / sigma) ** 2 / MU2_STEP) * MU2_STEP
@@ -273,59 +275,11 @@ def _risk(spec: RiskSpecification, sides: Mapping[str, Side], limit: float) -> l
     queries = _risk_cohort(spec, "joint", (towers["insurer"], towers["oem"]), spec.sweeps, both, kept)
     if spec.patterns == "own":
         queries += _risk_cohort(spec, "solo", own, spec.soloSweeps, {"insurer": insurer}, limit)
-    return queries + (_evaluation(spec, both, limit - kept) if spec.evaluation is not None else [])
+    if spec.evaluation is None:
+        return queries
+    from convoy_models.plan_holdout import holdout_queries
 
-
-def _evaluation(spec: RiskSpecification, sides: Mapping[str, Side], limit: float) -> list[PlannedQuery]:
-    """Six sums about the hold-out (``holdout``): levels of the audited feature, the rest over the narrowest feature.
-
-    A block has norm <= 1 and sums to 1, so a sum over its columns is the sum over persons, and ``clip`` is the bound of a
-    person's number.
-    """
-    towers = {tower.role: tower for tower in spec.towers}
-    places, start = {}, 0
-    for group in layout(towers["insurer"]):
-        for feature in group:
-            places[feature.name] = (start, start + feature.width)
-            start += feature.width
-    audited = places[spec.evaluation.audit] if spec.evaluation is not None else (0, 1)
-    narrow = min(places.values(), key=lambda place: place[1] - place[0])
-    cap = math.prod(floor_cap(tower) for tower in spec.towers)
-    claims = float(spec.claimCap)
-    wanted: tuple[tuple[Purpose, Kind, tuple[int, int], float, float], ...] = (
-        ("holdout-alone", "LOCAL", narrow, cap + claims * EVALUATION_RATIO_BOUND, 0.3),
-        ("holdout-expected", "WEIGHTED", narrow, cap, 0.15),
-        ("holdout-logs", "WEIGHTED", narrow, claims * EVALUATION_LOG_BOUND, 0.35),
-        ("holdout-squares", "LOCAL", narrow, claims * EVALUATION_RATIO_BOUND**2, 0.02),
-        ("holdout-observed", "LOCAL", audited, claims, 0.12),
-        ("holdout-levels", "WEIGHTED", audited, cap, 0.06),
-    )
-    queries = []
-    for purpose, kind, columns, clip, share in wanted:
-        width = columns[1] - columns[0]
-        if kind == "LOCAL":
-            clip += math.sqrt(width) * 2.0**-LOCAL_BITS
-        clip *= 1 + 2.0**-40
-        sigma, mu2 = _noise(clip, limit * share * (1 - 1e-6))
-        queries.append(
-            PlannedQuery(
-                id=f"joint/{purpose}",
-                kind=kind,
-                cohort="joint",
-                module="insurer",
-                purpose=purpose,
-                sweep=spec.sweeps + 1,
-                group=0,
-                columns=columns,
-                shape=(width, 1),
-                clip=clip,
-                sigma=sigma,
-                mu2=mu2,
-                matrix=sides["insurer"],
-                vectors=() if kind == "LOCAL" else (sides["insurer"], sides["oem"]),
-            )
-        )
-    return queries
+    return queries + holdout_queries(spec, both, limit - kept)
 
 
 def _risk_cohort(
@@ -368,7 +322,7 @@ def _risk_cohort(
                 if kind == "LOCAL":
                     clip += math.sqrt(stop - start) * 2.0**-LOCAL_BITS
                 clip *= 1 + 2.0**-40
-                sigma, mu2 = _noise(clip, share * len(group))
+                sigma, mu2 = noise_of(clip, share * len(group))
                 name = (
                     f"{cohort}/labels/{tower.role}"
                     if sweep == 0
@@ -467,7 +421,7 @@ def _pairs(spec: PairsSpecification, side: Side, limit: float) -> list[PlannedQu
         first = start[tables[0]]
         size = sum(table_cells(spec, table) for table in tables)
         clip = (math.sqrt(len(tables)) * factor + math.sqrt(size) * 2.0**-LOCAL_BITS) * (1 + 2.0**-40)
-        sigma, cost = _noise(clip, mu2 * sum(weight[len(table)] for table in tables))
+        sigma, cost = noise_of(clip, mu2 * sum(weight[len(table)] for table in tables))
         queries.append(
             PlannedQuery(
                 id=name,
@@ -508,7 +462,7 @@ def _recommend(spec: RecommendSpecification, sides: Mapping[str, Side], limit: f
         if kind == "LOCAL":
             clip += math.sqrt(shape[0] * shape[1]) * 2.0**-LOCAL_BITS
         clip *= 1 + 2.0**-40
-        sigma, mu2 = _noise(clip, limit * (1 - 1e-6) * share)
+        sigma, mu2 = noise_of(clip, limit * (1 - 1e-6) * share)
         queries.append(
             PlannedQuery(
                 id=f"joint/{purpose}",

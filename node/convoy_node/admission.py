@@ -18,6 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+import numpy as np
+import numpy.typing as npt
+
 from convoy_contracts.canonical import unb64u
 from convoy_contracts.decide import Decision
 from convoy_contracts.document import Contract
@@ -73,6 +76,7 @@ class Run:
     dealer: DealerSession | None
     aligned: bool = False
     people: Cohort = field(default_factory=lambda: Cohort((), {}))
+    kept: dict[str, npt.NDArray[np.uint64]] = field(default_factory=dict)
 
     @property
     def ends(self) -> datetime:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,8 +24,9 @@ from convoy_contracts.specification import (
 )
 from convoy_models.alone import alone_on
 from convoy_models.features import Block
-from convoy_models.holdout import held_out, insurer_gain, log_factor
+from convoy_models.holdout import InsurerRows, OwnValue, band_of, compare_alone, held_out, log_factor
 from convoy_models.plan import EVALUATION_LOG_BOUND, Plan, PlannedQuery, floor_cap
+from convoy_models.plan_holdout import BANDS, ONES
 from convoy_models.recommend.items import history_rows, profile_rows, second_moments
 from convoy_models.risk.severity import severity_labels
 from convoy_models.risk.towers import Design, Labels
@@ -127,7 +129,6 @@ class _Insurer:
         self._joint: dict[str, tuple[Design, Labels]] = {}
         self._own = {peer: self._rows(table, [local for local, _ in ids]) for peer, ids in self._ids.items() if ids}
         self._out: dict[str, npt.NDArray[np.bool_]] = {}
-        self._alone: dict[str, Floats] | None = None
 
     def _rows(self, table: Table, ids: Sequence[str]) -> tuple[Design, Labels]:
         columns = table.columns(ids)
@@ -144,17 +145,21 @@ class _Insurer:
             Labels(labels.claims[rows], labels.exposure_years[rows]),
         )
         self._out[peer] = out_of_training(self._spec, self._ids[peer], rows)
-        return self._joint[peer][0].dense()
+        dense = self._joint[peer][0].dense()
+        return dense if self._spec.evaluation is None else np.hstack([dense, np.ones((len(dense), ONES))])
 
     def factors(self, query: PlannedQuery, weights: object) -> tuple[dict[str, Floats], float]:
-        if query.purpose == "holdout-logs":
+        if query.purpose.endswith("-logs"):
             cap = self._spec.claimCap
             made = {peer: labels.capped(cap) for peer, (_, labels) in self._joint.items()}
             return only(made, self._out, query), float(cap)
-        made = {
-            peer: design.factor(tower_weights(weights, "insurer"), labels.exposure_years)
-            for peer, (design, labels) in self._joint.items()
-        }
+        made = self._factor(weights)
+        if query.purpose == "holdout-oem":
+            prior = float(self._spec.priorRate)
+            most = floor_cap(self._tower)
+            made = {p: np.minimum(prior * labels.exposure_years, most) for p, (_, labels) in self._joint.items()}
+        elif query.purpose == "holdout-band":
+            made = {p: np.where(self._band(p, a, weights) == query.group, a, 0.0) for p, a in made.items()}
         return only(made, self._out, query), floor_cap(self._tower)
 
     def vectors(self, query: PlannedQuery) -> tuple[dict[str, Floats], float]:
@@ -163,6 +168,8 @@ class _Insurer:
         return only(made, self._out, query), float(cap)
 
     def local(self, query: PlannedQuery, weights: object) -> Floats:
+        if query.purpose.startswith("holdout"):
+            return self._holdout_sum(query, weights)
         rest = {"": self._rest} if self._rest is not None else {}
         parts = self._joint if query.cohort == "joint" else rest
         made: dict[str, Floats] = {}
@@ -172,8 +179,6 @@ class _Insurer:
             else:
                 made[peer] = design.factor(tower_weights(weights, "insurer"), labels.exposure_years)
         if query.cohort == "joint":
-            if query.purpose.startswith("holdout"):
-                made = self._gain(query.purpose, made)
             made = only(made, self._out, query)
         total = np.zeros(query.size)
         for peer, values in made.items():
@@ -183,24 +188,69 @@ class _Insurer:
     def try_candidate(self, candidate: object) -> str | None:
         return veto.tried(self._spec, candidate, self._rest)
 
-    def _gain(self, purpose: str, own: Mapping[str, Floats]) -> dict[str, Floats]:
-        """Return what each joint person adds to a local sum of the evaluation; the own model is fitted once."""
-        if self._alone is None:
-            kept = {peer: np.flatnonzero(~self._out[peer]) for peer in self._joint}
-            level_on = [
-                (take(design, kept[peer]), Labels(labels.claims[kept[peer]], labels.exposure_years[kept[peer]]))
-                for peer, (design, labels) in self._joint.items()
-            ]
-            learned = [*level_on, *([self._rest] if self._rest is not None else [])]
-            made = alone_on(self._spec, learned, list(self._joint.values()), level_on)
-            self._alone = dict(zip(self._joint, made, strict=True))
-        cap = math.prod(floor_cap(tower) for tower in self._spec.towers)
+    def own_value(self, weights: object, logs: tuple[float, float]) -> OwnValue | None:
+        """Compare the joint model with the own one on the own held-out customers; None where there are none."""
+        if not self._joint or not any(mask.any() for mask in self._out.values()):
+            return None
+        kept = {peer: np.flatnonzero(~mask) for peer, mask in self._out.items()}
+        level_on = [
+            (take(design, kept[peer]), Labels(labels.claims[kept[peer]], labels.exposure_years[kept[peer]]))
+            for peer, (design, labels) in self._joint.items()
+        ]
+        learned = [*level_on, *([self._rest] if self._rest is not None else [])]
+        judged = [
+            (take(design, rows), Labels(labels.claims[rows], labels.exposure_years[rows]))
+            for peer, (design, labels) in self._joint.items()
+            for rows in [np.flatnonzero(self._out[peer])]
+        ]
+        alone = np.concatenate(alone_on(self._spec, learned, judged, level_on))
+        parts = [self._held(peer, weights) for peer in self._joint]
+        rows = InsurerRows(
+            np.concatenate([part.own for part in parts]),
+            np.concatenate([part.base for part in parts]),
+            np.concatenate([part.prior for part in parts]),
+            np.concatenate([part.claims for part in parts]),
+            parts[0].cap,
+        )
+        return compare_alone(rows, alone, numbers_of(weights, "mean", 1)[0], logs, self._spec.claimCap)
+
+    def _factor(self, weights: object, name: str = "insurer") -> dict[str, Floats]:
         return {
-            peer: insurer_gain(
-                purpose, own[peer], np.minimum(self._alone[peer], cap), labels.capped(self._spec.claimCap), cap
-            )
-            for peer, (_, labels) in self._joint.items()
+            peer: design.factor(tower_weights(weights, name), labels.exposure_years)
+            for peer, (design, labels) in self._joint.items()
         }
+
+    def _band(self, peer: str, own: Floats, weights: object) -> npt.NDArray[np.int64]:
+        return band_of(own, self._joint[peer][1].exposure_years, numbers_of(weights, "bands", BANDS - 1))
+
+    def _all(self, peer: str, weights: object) -> InsurerRows:
+        labels = self._joint[peer][1]
+        return InsurerRows(
+            self._factor(weights)[peer],
+            self._factor(weights, "base")[peer],
+            float(self._spec.priorRate) * labels.exposure_years,
+            labels.capped(self._spec.claimCap),
+            math.prod(floor_cap(tower) for tower in self._spec.towers),
+        )
+
+    def _held(self, peer: str, weights: object) -> InsurerRows:
+        rows, out = self._all(peer, weights), self._out[peer]
+        return InsurerRows(rows.own[out], rows.base[out], rows.prior[out], rows.claims[out], rows.cap)
+
+    def _holdout_sum(self, query: PlannedQuery, weights: object) -> Floats:
+        """Return a LOCAL sum of the evaluation: every model in it is public, every person's part is cut to the clip."""
+        ratio = numbers_of(weights, "ratio", 1)[0] if query.purpose == "holdout-less-base" else 1.0
+        total = np.zeros(query.size)
+        for peer, (design, labels) in self._joint.items():
+            rows, out = self._all(peer, weights), self._out[peer]
+            if query.purpose == "holdout-bands":
+                bands = self._band(peer, rows.own, weights)
+                total = total + np.bincount(bands[out], labels.capped(self._spec.claimCap)[out], query.size)
+            elif query.purpose == "holdout-observed":
+                total = total + design.sums(np.where(out, rows.value(query.purpose), 0.0), query.columns)
+            else:
+                total = total + rows.value(query.purpose, ratio)[out].sum()
+        return total
 
 
 class _Oem:
@@ -227,7 +277,7 @@ class _Oem:
 
     def factors(self, query: PlannedQuery, weights: object) -> tuple[dict[str, Floats], float]:
         made = {peer: design.factor(tower_weights(weights, "oem")) for peer, design in self._joint.items()}
-        if query.purpose == "holdout-logs":
+        if query.purpose.endswith("-logs"):
             logs = {peer: log_factor(values) for peer, values in made.items()}
             return only(logs, self._out, query), EVALUATION_LOG_BOUND
         return only(made, self._out, query), floor_cap(self._tower)
@@ -345,3 +395,26 @@ def tower_weights(weights: object, role: str) -> Mapping[str, Sequence[float]]:
             fix="Ask with one finite weight per knot or level of every feature of the tower.",
         )
     return tower
+
+
+def own_value(part: Part, weights: object, logs: tuple[float, float]) -> OwnValue | None:
+    """Return what the fitted model is worth to this party on its own held-out persons, where it can tell."""
+    return part.own_value(weights, logs) if isinstance(part, _Insurer) else None
+
+
+def numbers_of(weights: object, name: str, size: int) -> list[float]:
+    """Return public numbers of a message by name.
+
+    Raises:
+        ActionRefused: not ``size`` finite numbers in increasing order.
+    """
+    given = weights.get(name) if isinstance(weights, Mapping) else None
+    numbers = given if isinstance(given, list) else []
+    fits = len(numbers) == size and all(type(value) in (int, float) and math.isfinite(value) for value in numbers)
+    if not fits or any(b <= a for a, b in pairwise(numbers)) or (numbers and numbers[0] <= 0):
+        raise ActionRefused(
+            f"the message lacks {size} positive, increasing number(s) {name!r}.",
+            code="WEIGHTS_REFUSED",
+            fix="The coordinator and this node may run different versions.",
+        )
+    return [float(value) for value in numbers]

@@ -37,7 +37,7 @@ from convoy_models.messages import PROTOCOL_VERSION, Payload
 from convoy_models.noise import DiscreteGaussian, NoiseSource
 from convoy_models.plan import PlannedQuery
 from convoy_models.sums import PartySession
-from convoy_node import guard
+from convoy_node import guard, worth
 from convoy_node.admission import Admission, Case, Run, lister_of
 from convoy_node.backup.standing import check_log
 from convoy_node.errors import ActionRefused, NodeError
@@ -262,7 +262,7 @@ class NodeRuntime:
         parties of the other side only its part: then each wants its part to reach floor / K, which is stricter.
         """
         sides = {side for query in queries_of(run.case.plan, self.party) for side in query.sides}
-        parts = next((len(side.parties) for side in sides if self.party in side.parties), 1)
+        parts = max((len(side.parties) for side in sides if self.party in side.parties), default=1)
         lister = lister_of(run.case.specification, run.case.contract)
         floor = run.case.specification.cohortFloor
         persons = max(rows, default=0) if lister == self.party else sum(rows) * parts
@@ -294,7 +294,7 @@ class NodeRuntime:
         blobs: dict[str, bytes] = {}
         for query, weights in self._asks(run, payload):
             factors, cap = part.factors(query, weights)
-            blobs |= session.open(query, factors, cap)
+            blobs |= session.open(query, {p: v for p, v in factors.items() if p in query.participants}, cap)
         return Payload({}, blobs)
 
     def _share(self, payload: Payload) -> Payload:
@@ -324,16 +324,25 @@ class NodeRuntime:
         for query, local in ready:
             # Durable before the share exists. If we die here: spent, and nothing has left.
             self.home.ledger.spend(run.known.run, query.id, run.known.attempt)
-            arrays[query.id] = session.close(query, local)
+            if query.purpose == worth.OWN and self.party in query.matrix.parties:
+                run.kept[query.id] = session.keep(query)  # opened here; without it nobody can read the sum
+            else:
+                arrays[query.id] = session.close(query, local)
         return Payload({}, {}, arrays)
 
     def _candidate(self, payload: Payload) -> Payload:
-        """Try the fitted model on own customers; the answer is a veto or none, never a figure."""
+        """Try the fitted model on own customers; the answer is a veto or none, and a word about own use, never a figure."""
         run = self._run(payload)
         _, part = _working(run)
-        reason = part.try_candidate(payload.data.get("candidate"))
-        self.journal.note("tried candidate", run=run.known.run, veto=reason)
-        return Payload({"veto": reason is not None, **({"cause": reason} if reason else {})})
+        reason = worth.standing_veto(self.home.path, run.case.contract.digest)
+        reason = reason or part.try_candidate(payload.data.get("candidate"))
+        value = worth.own(run, part, self.party, payload)
+        data: dict[str, Any] = {"veto": reason is not None, **({"cause": reason} if reason else {})}
+        if value is not None:
+            data["word"] = worth.word(run, value)
+        worth.keep(self.home.path, run, value, data, self._clock())
+        self.journal.note("tried candidate", run=run.known.run, veto=reason, word=data.get("word"))
+        return Payload(data)
 
     def _may_release(self, run: Run) -> None:
         """Decide on the release of this run as of now.

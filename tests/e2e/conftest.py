@@ -100,7 +100,7 @@ def small(tmp_path: Path) -> Iterator[Small]:
         yield federation
 
 
-@pytest.fixture
-def found_small() -> Callable[[Path], contextlib.AbstractContextManager[Small]]:
+@pytest.fixture(scope="session")
+def found_small() -> Callable[..., contextlib.AbstractContextManager[Small]]:
     """Found a small federation in a folder of the test's choice, for tests that stop its coordinator."""
     return small_federation

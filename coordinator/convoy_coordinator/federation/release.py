@@ -9,14 +9,21 @@ from typing import Any
 import numpy as np
 
 from convoy_contracts.build import specification_json
-from convoy_contracts.specification import Cuts, Knots, Levels, PairsSpecification, RiskSpecification, SeveritySpecification
+from convoy_contracts.specification import (
+    Cuts,
+    Knots,
+    Levels,
+    PairsSpecification,
+    RiskSpecification,
+    SeveritySpecification,
+)
 from convoy_coordinator.federation.assignment import Assignment
 from convoy_coordinator.federation.evaluation import figures as evaluation_json
 from convoy_coordinator.federation.evaluation import measures
 from convoy_coordinator.federation.exchange import Figures
+from convoy_coordinator.federation.round_loop import Evaluated
 from convoy_models.bundle import Golden, ReleaseFacts, pack
 from convoy_models.card import CardFacts, Text
-from convoy_models.holdout import Evaluation
 from convoy_models.recommend.items import bounded
 from convoy_models.recommend.model import RecommendModel
 from convoy_models.risk.model import RiskModel
@@ -49,7 +56,7 @@ NOT_EVALUATED = Text(
 
 def release_body(
     run: Assignment, model: RiskModel | SeverityModel | PairsModel | RecommendModel, figures: Figures, rows: Mapping[str, Any],
-    evidence: Mapping[str, Any], evaluation: Evaluation | None = None,
+    evidence: Mapping[str, Any], evaluated: Evaluated | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the body of ``POST /internal/releases``."""
     spec = run.specification
@@ -78,8 +85,8 @@ def release_body(
         noise_rule=spec.noiseRule,
         rows=[(party, int(count)) for party, count in sorted(rows.items()) if int(count) > 0],
         features=_features(run),
-        measures=measures(evaluation) if evaluation is not None else (),
-        limits=LIMITS if evaluation is not None else (*LIMITS, NOT_EVALUATED),
+        measures=measures(evaluated.evaluation, evaluated.words) if evaluated is not None else (),
+        limits=LIMITS if evaluated is not None else (*LIMITS, NOT_EVALUATED),
     )
     files = pack(
         facts,
@@ -89,8 +96,8 @@ def release_body(
         card=card,
     )
     summary: dict[str, Any] = {"blobBytes": figures.blob_bytes, "exchanges": sum(figures.exchanges.values())}
-    if evaluation is not None:
-        summary["evaluation"] = evaluation_json(evaluation)
+    if evaluated is not None:
+        summary["evaluation"] = evaluation_json(evaluated.evaluation, evaluated.words)
     return {
         "run": run.uid,
         "files": {name: b64encode(content).decode() for name, content in files.items()},

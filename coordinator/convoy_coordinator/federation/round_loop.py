@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -19,7 +20,7 @@ from convoy_coordinator.federation.assignment import Assignment
 from convoy_coordinator.federation.errors import FederationError, NodeRefused, ProtocolBroken, QuorumMissing
 from convoy_coordinator.federation.exchange import Exchange
 from convoy_coordinator.federation.port import CoordinatorPort
-from convoy_models.holdout import Evaluation
+from convoy_models.holdout import Evaluation, Word
 from convoy_models.messages import Payload
 from convoy_models.plan import PlannedQuery
 from convoy_models.recommend.model import RecommendFit, RecommendModel
@@ -42,6 +43,14 @@ FITS: Mapping[str, Callable[..., Any]] = {
 WITNESS_STALE = "WITNESS_STALE"
 WITNESS_ATTEMPTS = 6
 Progress = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """A model's evaluation, and what each insurer said after trying it."""
+
+    evaluation: Evaluation
+    words: Mapping[str, Word]
 
 
 class RoundLoop:
@@ -216,7 +225,7 @@ class RoundLoop:
         except StopIteration as stop:
             return cast("Model", stop.value)
 
-    def evaluate(self, model: Model) -> Evaluation | None:
+    def evaluate(self, model: Model) -> Evaluated | None:
         """Ask the planned sums about the hold-out, have every insurer try the candidate, and open the gates.
 
         Tables hold nobody out; every insurer tries them on its own customers all the same.
@@ -225,18 +234,27 @@ class RoundLoop:
             GateRefused: not better than alone on the hold-out.
             NodeRefused: an insurer's veto.
         """
-        found = gates.evaluate(self._run, model, self._batch)
-        if found is None and not isinstance(model, PairsModel):
+        if isinstance(model, RecommendModel | SeverityModel):
             return None
+        found = gates.evaluate(self._run, model, self._exchange_sums)
+        candidate = {name: [float(v) for v in np.ravel(values)] for name, values in model.to_arrays().items()}
+        data: dict[str, Any] = {"run": self._run.uid, "attempt": self.attempt, "candidate": candidate}
+        shares: Mapping[str, Mapping[str, Any]] = {}
         if found is not None:
             self._count(self._run.plan.evaluation.queries)
-            self._progress({"step": "evaluated", "evaluation": gates.figures(found)})
-            gates.check_utility(self._run, found)
-        candidate = {name: [float(v) for v in np.ravel(values)] for name, values in model.to_arrays().items()}
-        question = ("candidate", Payload({"run": self._run.uid, "attempt": self.attempt, "candidate": candidate}))
-        answers = self._exchange.ask(dict.fromkeys(self._run.roles["insurer"], question))
-        gates.check_vetoes({party: answer.data for party, answer in answers.items()})
-        return found
+            self._progress({"step": "evaluated", "evaluation": gates.figures(found.evaluation)})
+            data["weights"], shares = found.weights, found.shares
+        answers = self._exchange.ask(
+            {p: ("candidate", Payload(data, {}, dict(shares.get(p, {})))) for p in self._run.roles["insurer"]}
+        )
+        said = {party: answer.data for party, answer in answers.items()}
+        gates.check_vetoes(said)
+        if found is None:
+            return None
+        words = gates.words_of(said)
+        self._progress({"step": "judged", "evaluation": gates.figures(found.evaluation, words)})
+        gates.check_utility(self._run, found.evaluation, words)
+        return Evaluated(found.evaluation, words)
 
     def finish(self, manifest_digest: str) -> None:
         """Tell every party that the run is over and log their statements."""
@@ -262,6 +280,9 @@ class RoundLoop:
     # One batch of independent queries ------------------------------------------------------------------------------
 
     def _batch(self, asks: Sequence[Ask]) -> dict[str, Floats]:
+        return dict(self._exchange_sums(asks).sums)
+
+    def _exchange_sums(self, asks: Sequence[Ask]) -> gates.Opened:
         run = self._run
         self._still_in_force()
         planned = [(ask, run.plan[ask.query]) for ask in asks]
@@ -274,7 +295,17 @@ class RoundLoop:
         if paired:
             self._ask_participants("share", paired, base)
         answers = self._ask_participants("close", planned, base)
-        return {query.id: self._open(query, answers) for _, query in planned}
+        sums: dict[str, Floats] = {}
+        withheld: dict[str, dict[str, npt.NDArray[np.uint64]]] = {}
+        for _, query in planned:
+            if query.purpose.startswith("holdout-own"):
+                share = answers[query.vectors[-1].parties[0]].arrays.get(query.id)
+                if share is None or share.size != query.size:
+                    raise ProtocolBroken(f"no share of {query.id!r}", party=query.vectors[-1].parties[0])
+                withheld.setdefault(query.matrix.parties[0], {})[query.id] = share
+            else:
+                sums[query.id] = self._open(query, answers)
+        return gates.Opened(sums, withheld)
 
     def _ask_participants(
         self, action: str, planned: Sequence[tuple[Ask, PlannedQuery]], base: Mapping[str, Any]

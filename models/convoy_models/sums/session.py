@@ -318,22 +318,36 @@ class PartySession:
         """
         self.check_ready(query, bound)
         side, bits = self._side(query), fraction_bits(query)
-        if query.kind == "LOCAL":
-            total = self._local(query, local)
-        elif query.kind == "TRILINEAR":
-            total = share_of_sum(self, self.party, query, self._trustee)
-        else:
-            total = np.zeros(query.size, dtype=np.uint64)
-            for peer in self._peers(query):
-                total = total + self._share_of(query, peer).ravel()
+        total = self._local(query, local) if query.kind == "LOCAL" else self._own_part(query)
         self._mark(query, "close")
         scale = share_scale(query.sigma, len(side.parties)) * 2.0**bits
         noise = self._noise.draw(scale, query.size).astype(np.int64, copy=False).view(np.uint64)
-        run, number = self._attempt.run, self._attempt.number
-        mask = self._keys.mask(run, query.id, number, query.size, query.participants)
-        return total + noise + mask
+        return total + noise + self._mask(query)
+
+    def keep(self, query: PlannedQuery) -> Words:
+        """Step ``close`` for a sum that this party opens itself: own share + masks, without noise, never to be sent.
+
+        The others' shares alone are uniform; with this one the sum carries the others' noise only, which is what protects
+        their persons from this party.
+        """
+        self.check_ready(query)
+        total = self._own_part(query)
+        self._mark(query, "close")
+        return total + self._mask(query)
 
     # --- inside -----------------------------------------------------------------------------
+
+    def _own_part(self, query: PlannedQuery) -> Words:
+        if query.kind == "TRILINEAR":
+            return share_of_sum(self, self.party, query, self._trustee)
+        total = np.zeros(query.size, dtype=np.uint64)
+        for peer in self._peers(query):
+            total = total + self._share_of(query, peer).ravel()
+        return total
+
+    def _mask(self, query: PlannedQuery) -> Words:
+        run, number = self._attempt.run, self._attempt.number
+        return self._keys.mask(run, query.id, number, query.size, query.participants)
 
     def _local(self, query: PlannedQuery, local: Floats | None) -> Words:
         if local is None or np.size(local) != query.size:

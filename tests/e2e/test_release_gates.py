@@ -1,0 +1,106 @@
+"""The gates before a release, through the real apps: evaluated on the hold-out, refused when useless, vetoed by an insurer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from convoy_contracts.specification import Evaluation
+from convoy_demo import agreements
+from convoy_demo.places import INSURER_SHORTS
+from convoy_demo.scenario import Scenario
+from convoy_demo.specifications import recommend_specification, risk_specification
+from convoy_models.noise import NoiseSource
+from convoy_models.testing import NoNoise, SeededNoise
+from convoy_node.cli import app
+from convoy_node.ledger_view import LedgerView
+
+TERMS = Evaluation(holdoutMilli=250, shareMilli=200, confidenceMilli=500, audit="garage")
+RISK = risk_specification().model_copy(update={"cohortFloor": 1_000, "evaluation": TERMS})
+JUDGED = Scenario(
+    drivers=24_000,
+    seed=5,
+    risk=RISK,
+    offers=recommend_specification().model_copy(update={"cohortFloor": 100}),
+    min_subjects=50,
+    cap_micro=12_000_000,
+    year_cap_micro=12_000_000,
+)
+Found = Callable[[Path, Scenario], contextlib.AbstractContextManager[Any]]
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory, found_small: Found) -> Iterator[Any]:
+    """A federation whose contract holds a quarter of the joint cohort out."""
+    with found_small(tmp_path_factory.mktemp("judged"), JUDGED) as federation:
+        yield federation
+
+
+def values_of(federation: Any, short: str) -> dict[str, Any]:
+    """Return what an insurer's own command says about its last candidate."""
+    done = CliRunner().invoke(app, ["value", "--home", str(federation.places.node(short)), "--json"])
+    assert done.exit_code == 0, done.output
+    return dict(json.loads(done.output)[-1])
+
+
+def test_a_model_that_passes_is_released_with_its_evaluation(judged: Any) -> None:
+    """Card, HTTP and each insurer's own statement; the evaluation is inside the run's epsilon."""
+    with judged.embedded(lambda _: NoNoise()) as runtime:
+        run = judged.train(runtime)
+    assert run["state"] == "finished", (run["party"], run["reasons"], run["cause"], run["fix"])
+    release = judged.api.get(f"/v1/releases/{run['uid']}")
+    found = release["summary"]["evaluation"]
+    assert found["d2Joint"] > found["d2InsurersTogether"]
+    assert found["joiningCarmaker"]["interval95"][0] < found["joiningCarmaker"]["gainNats"]
+    assert len(found["bands"]) == 10
+    assert {row["level"] for row in found["levels"]} == {"no", "yes"}
+    assert found["moduleShares"].keys() == {"oem", "insurer"}
+    assert "better" in found["againstAlone"].values()
+    card = (judged.places.coordinator / "releases" / run["uid"] / "card.md").read_text()
+    for line in ("deviance explained (D2), joint model", "who brought what", "observed / expected, garage yes"):
+        assert line in card
+    for short in INSURER_SHORTS:
+        value = values_of(judged, short)
+        assert value["run"] == run["uid"]
+        assert "alone" in value["statement"]
+        assert value["statement"] not in json.dumps(release)
+        with LedgerView(judged.places.node(short) / "ledger.db") as ledger:
+            assert 0 < ledger.spent_mu2(f"urn:convoy:asset:{short}:policy:1") <= 0.838**2 * 1.01
+
+
+def test_a_useless_model_is_not_released_and_the_run_says_why(judged: Any) -> None:
+    """The carmaker's noise drowns every joint sum: the utility gate stays shut, nodes settle, nothing is published."""
+
+    def loud(party: str) -> NoiseSource:
+        return SeededNoise(3, factor=60.0) if "oem" in party else NoNoise()
+
+    with judged.embedded(loud) as runtime:
+        run = judged.train(runtime)
+    assert (run["state"], run["reason"]) == ("failed", "UTILITY_GATE"), (run["reason"], run["cause"])
+    assert "Not better than" in run["cause"]
+    assert run["progress"]["evaluation"]["joiningCarmaker"]
+    assert run["fix"]
+    assert run["uid"] not in {row["run"] for row in judged.api.get("/v1/releases")["releases"]}
+
+
+def test_a_standing_veto_of_an_insurer_stops_a_release(judged: Any) -> None:
+    """Set and cleared by the insurer's own command; the run names it."""
+    home = str(judged.places.node("insurer-b"))
+    contract = judged.contracts[agreements.RISK]
+    done = CliRunner().invoke(app, ["veto", "set", contract, "--reason", "tariff review", "--home", home])
+    assert done.exit_code == 0, done.output
+    with judged.embedded(lambda _: NoNoise()) as runtime:
+        run = judged.train(runtime)
+    assert (run["state"], run["reason"]) == ("refused", "VETOED")
+    assert run["party"].endswith("insurer-b.example")
+    assert "tariff review" in run["cause"]
+    assert run["uid"] not in {row["run"] for row in judged.api.get("/v1/releases")["releases"]}
+    assert values_of(judged, "insurer-b")["said"]["veto"] is True
+    cleared = CliRunner().invoke(app, ["veto", "clear", contract, "--home", home])
+    assert cleared.exit_code == 0, cleared.output
