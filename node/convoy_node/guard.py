@@ -140,6 +140,7 @@ def check_evidence(
     """
     try:
         entry = verify_evidence(Evidence.from_json(ask.evidence), policy, require=own)
+        entry.check_dated()
     except AuditError as error:
         raise ActionRefused(
             f"the run's authorisation is not proven: {error.cause}.",
