@@ -20,6 +20,7 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from convoy_contracts.specification import PairsSpecification, RiskSpecification
+from convoy_models.accounting import mu_of
 
 Spec = TypeVar("Spec", RiskSpecification, PairsSpecification)
 MEMBERS = {"name", "path", "claims"}
@@ -34,9 +35,9 @@ SETTINGS = {
     "claimCap": 1, "priorRate": "0.1", "priorScale": "0.2", "smoothness": "0.8", "sweeps": 5, "labelShareMilli": 600,
     "deltaNano": 1000,
 }  # fmt: skip
-BOOSTING = {"mainScale": "0.5", "deltaNano": 1000}
-LARGEST_PAIR, MOST_PAIRS = 400, 28
-"""Cells of a pair table, and pairs, that are taken when the description names no pairs."""
+BOOSTING = {"mainScale": "0.3", "deltaNano": 1000}
+LARGEST_PAIR, MOST_PAIRS, PERSONS_PER_PAIR = 400, 36, 8_000
+"""Cells of a pair table, pairs at most, and persons x mu a pair, where the description names no pairs."""
 AUTO_CELLS, AUTO_COARSE, AUTO_LEVELS = 24, 9, 60
 MISSING, OTHER = "(missing)", "(other)"
 USUAL_INSURERS, USUAL_KNOTS = 5, 10
@@ -258,7 +259,9 @@ class Description:
             "claimCap": usual_cap,
             "modelCap": _decimal(min(usual_cap, max(0.25, 4 * float(prior)))),
             "features": features,
-            "pairs": self._usual_pairs(features) if named is None else [list(pair) for pair in named],
+            "pairs": self._usual_pairs(features, claims.size * mu_of(epsilon, 1e-6))
+            if named is None
+            else [list(pair) for pair in named],
             "claims": self.claims,
             "exposure": self.exposure or EXPOSURE,
             "priorRate": str(prior),
@@ -267,12 +270,14 @@ class Description:
         }
         return self._validated(PairsSpecification, document, "features or boosting")
 
-    def _usual_pairs(self, features: list[dict[str, Any]]) -> list[list[str]]:
+    def _usual_pairs(self, features: list[dict[str, Any]], strength: float) -> list[list[str]]:
+        """Return as many pairs as a cohort of this strength (persons x mu) carries: the noise of a pair costs the same at any size."""
         widths = {f["name"]: len(f.get("coarse") or f.get("cuts") or f["levels"]) + 1 for f in features}
         fit = [pair for pair in combinations(widths, 2) if widths[pair[0]] * widths[pair[1]] <= LARGEST_PAIR]
-        if len(fit) > MOST_PAIRS:
-            self.note(f"no 'pairs' in 'boosting': the first {MOST_PAIRS} of {len(fit)} are taken")
-        return [list(pair) for pair in fit[:MOST_PAIRS]]
+        most = min(MOST_PAIRS, round(strength / PERSONS_PER_PAIR))
+        if len(fit) > most:
+            self.note(f"no 'pairs' in 'boosting': the first {most} of {len(fit)} are taken, what so many persons carry")
+        return [list(pair) for pair in fit[:most]]
 
     def _cells(
         self, feature: Mapping[str, Any], columns: Mapping[str, npt.NDArray[Any]], learn: npt.NDArray[np.bool_]
