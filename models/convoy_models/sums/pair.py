@@ -242,6 +242,19 @@ class Pair:
         own: NDArray[np.int16] = self._matrix()[column]
         return own
 
+    @property
+    def masked(self) -> Words | None:
+        """The peer's ``X + A``, (columns, rows), or None where it sent no matrix."""
+        return self._masked
+
+    def commitment(self, inputs: Floats) -> tuple[NDArray[np.int16], Floats]:
+        """Return own matrix and own inputs in the pair's rows; rows of nobody known here are zeros."""
+        if inputs.ndim != 2 or inputs.shape[0] != self._given():
+            raise ShapeMismatch(f"inputs of shape {inputs.shape} where {self._given()} rows belong.", party=self._party)
+        placed = np.zeros((self.rows, inputs.shape[1]))
+        placed[slice(0, len(inputs)) if self._known is None else self._known] = inputs
+        return self._matrix(), placed
+
     def _matrix(self) -> NDArray[np.int16]:
         if self._own is None:
             raise MessageMissing("own matrix is not fixed yet.", party=self._party)
@@ -309,6 +322,15 @@ class Pair:
         e = from_bytes(opened, self.rows, self.peer)
         s2 = from_bytes(deal, self.rows + query.size, self._trustee)[: self.rows]
         return (e * self._pads.factor(query, self.rows) + s2)[None, :]
+
+    def received(self, query: PlannedQuery, opened: bytes | None, shared: bytes) -> Words:
+        """Return what the peer's vector is at P, under the pad b only: ``v + b``, of a WEIGHTED query ``a b + b``, (J, rows)."""
+        vector = from_bytes(shared, query.shape[1] * self.rows, self.peer).reshape(query.shape[1], self.rows)
+        if opened is None:
+            return vector
+        f, e = from_bytes(opened, self.rows, self.peer), self._opened[query.id]
+        own = f * self._pads.factor(query, self.rows) + self._pads.product(query, self.rows) + e * f
+        return vector + own[None, :]
 
     def matrix_share(self, query: PlannedQuery, opened: bytes | None, shared: bytes) -> Words:
         """Steps 2 and 3 at P: own share of the result, shape (K, J)."""
