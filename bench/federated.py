@@ -42,8 +42,8 @@ from convoy_models.bundle import read_bundle
 from convoy_models.noise import NoiseSource
 from convoy_models.risk.cann import tables_model
 from convoy_models.risk.model import RiskModel
-from convoy_models.risk.severity import SeverityModel
 from convoy_models.risk.pairs_model import PairsModel
+from convoy_models.risk.severity import SeverityModel
 from convoy_node.client_app import make_client_app
 from convoy_node.identity import Card
 from convoy_node.register import Register
@@ -99,14 +99,8 @@ class Federation:
         }
         grid = LocalGrid({party: make_client_app(node) for party, node in nodes.items()})
         home = self.folder / "coordinator"
-        order = {
-            "contractDigest": self.digest,
-            "algorithm": "risk-pairs" if isinstance(self.specification, PairsSpecification) else "risk-towers",
-            "requester": self.recipient,
-            "purpose": PURPOSE,
-        }
         try:
-            uid = str(self.api.post("/v1/runs", order)["uid"])
+            uid = self.queue()
             settings = {
                 "coordinator-url": self.api.url,
                 "token-file": str((home / "keys" / "internal.token").resolve()),
@@ -117,7 +111,7 @@ class Federation:
             grid.close()
             for node in nodes.values():
                 node.close()
-        run = self._ended(uid, limit_s)
+        run = self.ended(uid, limit_s)
         if run["state"] != "finished":
             raise RunEnded(f"run {uid} {run['state']}: {run['reason']} at {run['party']}: {run['cause']} {run['fix']}")
         key = Ed25519PublicKey.from_public_bytes(read_keys(home / "keys").release_public)
@@ -130,7 +124,22 @@ class Federation:
             return SeverityModel.from_arrays(self.specification, bundle.arrays)
         return RiskModel.from_arrays(self.specification, bundle.arrays)
 
-    def _ended(self, uid: str, limit_s: float) -> Mapping[str, Any]:
+    def queue(self) -> str:
+        """Ask for a run; return its uid."""
+        order = {
+            "contractDigest": self.digest,
+            "algorithm": "risk-pairs" if isinstance(self.specification, PairsSpecification) else "risk-towers",
+            "requester": self.recipient,
+            "purpose": PURPOSE,
+        }
+        return str(self.api.post("/v1/runs", order)["uid"])
+
+    def ended(self, uid: str, limit_s: float = 3_600) -> Mapping[str, Any]:
+        """Wait until a run has ended.
+
+        Raises:
+            RunEnded: it has not within ``limit_s``.
+        """
         deadline = time.monotonic() + limit_s
         while True:
             run = self.api.get(f"/v1/runs/{uid}")
@@ -206,8 +215,9 @@ def _found_nodes(
         )
         if held:
             rows = frames[short]["row"]
+            has_link = portfolio.linked[rows] if OEM in frames else np.zeros(rows.size, dtype=np.bool_)
             counterpart = holders[rows] if short == OEM else np.full(rows.size, party_of(OEM), dtype=object)
-            _write(home, frames[short], fields, links[rows], counterpart, recipients, now, has_oem=OEM in frames)
+            _write(home, frames[short], fields, links[rows], counterpart, recipients, now, has_link)
             with Register(home / "register.db", party=party_of(short)) as register:
                 register.import_table(home / "data" / "consents.parquet", {NAME: UID})
     for short in cards:
@@ -223,8 +233,7 @@ def _write(
     counterpart: Any,
     recipients: list[str],
     now: datetime,
-    *,
-    has_oem: bool,
+    has_link: Any,
 ) -> None:
     (home / "data").mkdir(mode=0o700)
     ids = pa.array([f"P{row:09d}" for row in frame["row"]])
@@ -234,8 +243,10 @@ def _write(
     consents = {
         "local_id": ids,
         "contract": pa.repeat(NAME, size),
-        "link_id": pa.array([link.tobytes() for link in links] if has_oem else [None] * size, pa.binary(16)),
-        "counterpart": pa.array(counterpart if has_oem else [None] * size, pa.string()),
+        "link_id": pa.array(
+            [link.tobytes() if has else None for link, has in zip(links, has_link, strict=True)], pa.binary(16)
+        ),
+        "counterpart": pa.array(np.where(has_link, counterpart, None), pa.string()),
         "given": pa.repeat(timestamp(now - timedelta(days=30)), size),
         "until": pa.repeat(timestamp(now + timedelta(days=365)), size),
         "withdrawn": pa.nulls(size, pa.string()),
