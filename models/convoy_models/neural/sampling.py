@@ -35,7 +35,7 @@ class SecretCoins:
     def throw(self, persons: int, rate_micro: int) -> Bools:
         """Return which persons are in.
 
-        The chance is rounded down to 2^-64 steps, so never above the stated one.
+        The chance is rounded down to 2^-32 steps, so never above the stated one.
 
         Raises:
             ValueRefused: a rate outside (0, 1], or a negative number of persons.
@@ -44,5 +44,5 @@ class SecretCoins:
             raise ValueRefused(f"{persons} persons cannot be sampled at {rate_micro} millionths.")
         if rate_micro == MILLION:
             return np.ones(persons, dtype=np.bool_)
-        words = np.frombuffer(secrets.token_bytes(8 * persons), dtype=np.uint64)
-        return np.asarray(words < np.uint64(rate_micro * 2**64 // MILLION))
+        words = np.frombuffer(secrets.token_bytes(4 * persons), dtype=np.uint32)
+        return np.asarray(words < np.uint32(rate_micro * 2**32 // MILLION))
