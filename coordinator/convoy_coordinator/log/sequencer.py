@@ -23,11 +23,14 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -37,6 +40,7 @@ from convoy_coordinator.errors import Problem, SetupError
 from convoy_coordinator.log import store
 
 Indexes = list[int]
+IDLE_S = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -69,8 +73,12 @@ class Sequencer:
         self._thread: threading.Thread | None = None
         self._is_closed = False
         self._is_uncertain = False
+        self._held: Connection | None = None
+        self._last_used = 0.0
         self.tree = Tree()
         with sessions() as session:
+            self._engine = session.connection().engine
+            self._is_postgresql = self._engine.dialect.name == "postgresql"
             # A writer that was killed may have a commit on its way that the server still finishes: wait for it.
             store.take_writer_lock(session)
             _read_on(session, self.tree)
@@ -114,6 +122,12 @@ class Sequencer:
             thread.join()
 
     def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            self._let_go()
+
+    def _work(self) -> None:
         while (ticket := self._queue.get()) is not None:
             batch = [ticket]
             is_last = False
@@ -155,11 +169,16 @@ class Sequencer:
         leaves = [leaf_hash(body) for body in bodies]
         after = _frontier_after(self.tree, leaves)
         try:
-            with writing(self._sessions) as session:
-                store.take_writer_lock(session, self._deadline_s)
-                _check_head(session, self.tree)
-                store.insert_entries(session, start, leaves, bodies)
-                store.insert_frontier(session, start + len(leaves), after)
+            with self._writing() as session:
+                if self._is_postgresql:
+                    known = (start, b"".join(self.tree.frontier()))
+                    if not store.append_in_one(session, self._deadline_s, known, leaves, bodies, after):
+                        _check_head(session, self.tree)
+                        raise Problem("LOG_UNAVAILABLE", "the stored log is not the one known")
+                else:
+                    _check_head(session, self.tree)
+                    store.insert_entries(session, start, leaves, bodies)
+                    store.insert_frontier(session, start + len(leaves), after)
             # If we die before the commit: none of it is there. After it: the entries are durable
             # and nobody was told; the next start finds them with their frontier and goes on.
         except SQLAlchemyError:
@@ -170,6 +189,34 @@ class Sequencer:
             return start
         self.tree.extend(leaves)
         return start
+
+    @contextmanager
+    def _writing(self) -> Iterator[Session]:
+        """Open one transaction for writing; on PostgreSQL on a connection that the writer keeps while it is busy.
+
+        Asking whether a connection is alive costs as much as the commit. One that lay idle, or that failed, is given back,
+        and the next one is asked.
+        """
+        if not self._is_postgresql:
+            with writing(self._sessions) as session:
+                yield session
+            return
+        if time.monotonic() - self._last_used > IDLE_S:
+            self._let_go()
+        if self._held is None:
+            self._held = self._engine.connect()
+        try:
+            with Session(self._held) as session, session.begin():
+                yield session
+        except BaseException:
+            self._let_go()
+            raise
+        self._last_used = time.monotonic()
+
+    def _let_go(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held.close()
 
     def _find_out(self) -> None:
         """Read whether a commit that raised has happened after all."""

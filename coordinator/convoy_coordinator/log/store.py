@@ -43,6 +43,65 @@ def last_index(session: Session) -> int:
     return -1 if found is None else found
 
 
+def append_in_one(
+    session: Session,
+    deadline_s: float,
+    known: tuple[int, bytes],
+    leaves: Sequence[bytes],
+    bodies: Sequence[bytes],
+    frontier: Sequence[bytes],
+) -> bool:
+    """On PostgreSQL: take the writer's lock, check the head, insert entries and frontier, in two round trips.
+
+    Args:
+        session: in a transaction of its own; under READ COMMITTED the second statement sees what was committed before the lock.
+        deadline_s: how long to wait for the lock.
+        known: size and frontier that must be the stored ones; nothing is inserted else.
+        leaves: of the entries.
+        bodies: the entries.
+        frontier: after them.
+
+    Returns:
+        Whether the head was the known one.
+    """
+    size, after = known[0], known[0] + len(leaves)
+    connection = session.connection()
+    connection.exec_driver_sql(
+        "SELECT set_config('lock_timeout', %s, true), pg_advisory_xact_lock(%s)",
+        (str(max(1, round(deadline_s * 1000))), WRITER_LOCK),
+    )
+    done = connection.exec_driver_sql(
+        _APPEND,
+        {
+            "size": size,
+            "known": known[1],
+            "last": size - 1,
+            "idx": list(range(size, after)),
+            "leaf": list(leaves),
+            "body": list(bodies),
+            "after": after,
+            "frontier": b"".join(frontier),
+        },
+    )
+    return done.rowcount == 1
+
+
+_APPEND = """
+WITH head AS (SELECT size, frontier FROM log_frontier ORDER BY size DESC LIMIT 1),
+fits AS (
+  SELECT 1 WHERE coalesce((SELECT size FROM head), 0) = %(size)s
+    AND coalesce((SELECT frontier FROM head), ''::bytea) = %(known)b::bytea
+    AND coalesce((SELECT max(idx) FROM log_entry), -1) = %(last)s
+),
+added AS (
+  INSERT INTO log_entry (idx, leaf, body)
+  SELECT e.idx, e.leaf, e.body
+  FROM fits, unnest(%(idx)b::bigint[], %(leaf)b::bytea[], %(body)b::bytea[]) AS e (idx, leaf, body)
+)
+INSERT INTO log_frontier (size, frontier) SELECT %(after)s, %(frontier)b::bytea FROM fits
+"""
+
+
 def insert_entries(session: Session, start: int, leaves: Sequence[bytes], bodies: Sequence[bytes]) -> None:
     """Insert entries from index ``start`` on."""
     session.connection().execute(
