@@ -415,7 +415,9 @@ def main(arguments: Sequence[str] | None = None, run_secure: Secure = simulated)
     parser = argparse.ArgumentParser(description="Joint risk model on a portfolio, against alone and against rivals.")
     parser.add_argument("--dataset", type=Path, required=True, help="YAML description")
     parser.add_argument("--data", type=Path, help="folder of the data file")
-    parser.add_argument("--epsilon", type=float, default=4.0, help="per run; 1 is shown as well")
+    parser.add_argument(
+        "--epsilon", type=float, nargs="+", default=[4.0], help="of one run; after a single one, 1 as well"
+    )
     parser.add_argument("--seeds", type=int, default=10, help="noise seeds per epsilon")
     parser.add_argument(
         "--federated", type=int, default=0, metavar="N", help="train N times through the real apps as well"
@@ -424,14 +426,14 @@ def main(arguments: Sequence[str] | None = None, run_secure: Secure = simulated)
     parser.add_argument("--json", type=Path, help="write the rows here")
     options = parser.parse_args(arguments)
     try:
-        if not 0 < options.epsilon < 1_000 or options.seeds < 1 or options.federated < 0:
+        epsilons = list(dict.fromkeys(options.epsilon if len(options.epsilon) > 1 else [*options.epsilon, 1.0]))
+        if not all(0 < epsilon < 1_000 for epsilon in epsilons) or options.seeds < 1 or options.federated < 0:
             raise DescriptionRefused(
                 "--epsilon must be positive and below 1000, --seeds at least 1, --federated at least 0"
             )
         if options.federated:
             import federated  # noqa: F401  (now, so that a fault of the apps is told before an hour of training)
-        portfolio = read_portfolio(options.dataset, options.data, options.epsilon)
-        epsilons = [options.epsilon] + ([1.0] if options.epsilon != 1.0 else [])
+        portfolio = read_portfolio(options.dataset, options.data, epsilons[0])
         result = measure(
             portfolio,
             epsilons,
