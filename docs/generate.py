@@ -49,6 +49,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "CONVOY_COORDINATOR_HOME": "the coordinator's folder, instead of `--home`",
     "CONVOY_CONSENT_URL": "address of the database of `convoy-node consent import --sql`, so that it stands in no process list",
     "CONVOY_BACKUP_PASSPHRASE_FILE": "file (0600) with the passphrase of an encrypted backup, instead of `--passphrase-file`",
+    "CONVOY_OTEL": "address of an OpenTelemetry collector (OTLP over HTTP), such as `http://127.0.0.1:4318`; extra `otel`",
     "CONVOY_LOG": "`json` for one JSON object a line, `text` for people",
 }
 

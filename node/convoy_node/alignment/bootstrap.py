@@ -50,7 +50,7 @@ class BootstrapRefused(NodeError):
     """A step of the bootstrap that cannot be taken; nothing was changed or told."""
 
     code = "PSI_REFUSED"
-    fix = "Begin again with: convoy-node psi offer"
+    fix = "Begin again with convoy-node psi offer."
     fix_zh = "请从 convoy-node psi offer 重新开始。"
 
 
