@@ -65,6 +65,10 @@ class RecordingGate:
         self.admitted: dict[str, str] = {}
         self.changes: list[tuple[float, frozenset[str]]] = []
 
+    def incarnation(self) -> str:
+        """It is started once."""
+        return "1"
+
     def settle(self, parties: Any) -> None:
         """Remember who may pass."""
         self.admitted = dict(parties)

@@ -18,6 +18,8 @@ from convoy_coordinator.errors import CoordinatorError
 
 ADAPTER: Final = "convoy_coordinator.federation.flower.gate"
 RETRY_S: Final = 1.0
+LOOK_S: Final = 1.0
+"""Seconds between two looks whether the runtime is still the one that was told."""
 _log = logging.getLogger(__name__)
 
 
@@ -43,6 +45,9 @@ class Gate(Protocol):
     def endpoint(self) -> LinkEndpoint | None:
         """Return where partners connect; None while the runtime is down or there is none."""
 
+    def incarnation(self) -> str:
+        """Return what tells one start of the runtime from the next; empty while it is down or there is none."""
+
     def begin(self, run: str) -> None:
         """Have the runtime's ServerApp take up a queued run.
 
@@ -61,6 +66,10 @@ class NoGate:
         """Return that there is none."""
         return None
 
+    def incarnation(self) -> str:
+        """Return the empty text."""
+        return ""
+
     def begin(self, run: str) -> None:
         """Do nothing: whoever runs the ServerApp otherwise has it look at the queue."""
 
@@ -74,6 +83,8 @@ def open_gate(link_home: Path | None, link_address: str | None) -> Gate:
 
 class Gatekeeper:
     """A thread that keeps the gate as the parties stand; it goes on trying while the runtime is down.
+
+    The runtime keeps nothing over a restart, so a new one is told everything again.
 
     Args:
         gate: the door.
@@ -104,14 +115,17 @@ class Gatekeeper:
             self._thread.join(5)
 
     def _run(self) -> None:
-        told = ""
+        told, settled = "", ""
         while not self._stopped.is_set():
-            self._changed.wait()
+            is_changed = self._changed.wait(LOOK_S)
+            if not is_changed and self._gate.incarnation() in ("", settled):
+                continue
             self._changed.clear()
             while not self._stopped.is_set():
                 try:
+                    incarnation = self._gate.incarnation()
                     self._gate.settle(self._admitted())
-                    told = ""
+                    told, settled = "", incarnation
                     break
                 except (CoordinatorError, OSError) as error:
                     if str(error) != told:

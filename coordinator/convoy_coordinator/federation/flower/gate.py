@@ -55,6 +55,13 @@ class LinkGate:
         except (FederationError, OSError):
             return None
 
+    def incarnation(self) -> str:
+        """Return the process that serves the folder; empty while none does."""
+        try:
+            return f"{self._home.read_ready().pid} {self._home.ready_file.stat().st_mtime_ns}"
+        except (FederationError, OSError):
+            return ""
+
     def begin(self, run: str) -> None:
         """Start a Flower run for a queued run.
 

@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--internal-port", type=int, default=0, help="loopback port; 0 takes a free one")
     line.add_argument("--public-host", default="127.0.0.1", help="address that partners reach")
     line.add_argument("--public-port", type=int, default=0, help="port that partners reach")
-    line.add_argument("--database", choices=("sqlite", "memory"), default="sqlite", help="where state is kept")
+    line.add_argument("--database", choices=("memory", "sqlite"), default="memory", help="where state is kept")
     line.add_argument(
         "--federation",
         action="append",
