@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := contracts audit models node coordinator demo
 RUNTIME ?= embedded
+BENCHES := decide audit register risk recommend population dpsgd protocol privacy connectors runtimes exchange many recovery
 DATA ?= $(or $(CONVOY_SHARED),../shared)/data
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: install check format demo demo-reset test bench bench-risk bench-audit bench-decide soak compose-check clean help
+.PHONY: install check format demo demo-reset test bench soak compose-check docs clean help $(addprefix bench-,$(BENCHES) network)
 
 help: ## What there is to type
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F':.*?## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -46,16 +47,56 @@ demo-reset: $(STAMP) ## Remove the demo's folders, its ledgers included
 test: $(STAMP) ## Every test
 	$(BIN)/python -m pytest
 
-bench: bench-decide bench-audit bench-risk ## Every benchmark; results go to bench/results/
+bench: $(addprefix bench-,$(BENCHES)) ## Every benchmark, one after the other (about two hours); results go to bench/results/
 
-bench-risk: $(STAMP) ## freMTPL2 with the carmaker and five insurers (DATA=folder of the data set)
-	$(BIN)/python bench/risk.py --dataset bench/data/fremtpl2.yaml --data $(DATA) --epsilon 4 1 --json bench/results/risk-fremtpl2.json
-
-bench-audit: $(STAMP) ## The log beside its peers
-	$(BIN)/python bench/audit.py --json bench/results/audit.json
-
-bench-decide: $(STAMP) ## The decision engine
+bench-decide: $(STAMP) ## The decision engine, warm and cold
 	$(BIN)/python bench/decide.py --json bench/results/decide.json
+
+bench-audit: $(STAMP) ## The log beside pymerkle and a locked hash-chain table on PostgreSQL (ARGS=--full for a million entries)
+	$(BIN)/python bench/audit.py --json bench/results/audit.json $(ARGS)
+
+bench-register: $(STAMP) ## The consent register at a million records
+	$(BIN)/python bench/register.py --json bench/results/register.json $(ARGS)
+
+bench-risk: $(STAMP) ## freMTPL2, five region zones, beside every rival (DATA=folder of the data set)
+	$(BIN)/python bench/risk.py --dataset bench/data/fremtpl2-zones.yaml --data $(DATA) --epsilon 4 1 --json bench/results/risk-fremtpl2-zones.json $(ARGS)
+
+bench-recommend: $(STAMP) ## Coupon and Dundee (DATA=folder of the data sets)
+	$(BIN)/python bench/recommend.py --dataset bench/data/coupon.yaml --data $(DATA) --epsilon 4 --json bench/results/recommend-coupon.json
+	$(BIN)/python bench/recommend.py --dataset bench/data/dundee.yaml --data $(DATA) --epsilon 4 --json bench/results/recommend-dundee.json
+
+bench-population: $(STAMP) ## The generated world: joint, alone, pooled, fairness to the young
+	$(BIN)/python bench/population.py --json bench/results/population.json $(ARGS)
+
+bench-dpsgd: $(STAMP) ## A private step of the neural residual beside a plain one
+	$(BIN)/python bench/dpsgd.py --json bench/results/dpsgd.json
+
+bench-protocol: $(STAMP) ## Sums over joint rows beside plaintext; a round beside a bare Flower round
+	$(BIN)/python bench/protocol.py --json bench/results/protocol.json $(ARGS)
+
+bench-privacy: $(STAMP) ## The empirical privacy audit: planted defects and none
+	$(BIN)/python bench/privacy_audit.py --json bench/results/privacy-audit.json
+
+bench-connectors: $(STAMP) ## Ten million persons, thirty columns, in bounded memory
+	$(BIN)/python bench/connectors.py --json bench/results/connectors.json $(ARGS)
+
+bench-runtimes: $(STAMP) ## The demo in both runtimes: seconds a query, bytes, memory
+	$(BIN)/python bench/runtimes.py --json bench/results/runtimes.json
+
+bench-exchange: $(STAMP) ## One exchange with six nodes: stock Flower beside ours
+	$(BIN)/python bench/exchange.py --json bench/results/exchange.json
+
+bench-many: $(STAMP) ## Fifty nodes in a run (ARGS="--deployed 50" for as many real processes)
+	$(BIN)/python bench/many.py --json bench/results/many.json $(ARGS)
+
+bench-recovery: $(STAMP) ## Kill every process at every step; writes the table of docs/reliability.md
+	$(BIN)/python bench/recovery.py --json bench/results/recovery.json --table docs/reliability.md $(ARGS)
+
+bench-network: $(STAMP) ## Slow and cut links through network namespaces (Linux, unshare)
+	$(BIN)/python bench/network.py --json bench/results/network.json
+
+soak: $(STAMP) ## A thousand runs, a thousand kills, ten thousand worlds (about an hour)
+	$(BIN)/python bench/soak.py --runs 1000 --json bench/results/soak.json
 
 clean: ## Remove build and cache folders (not run/)
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
