@@ -6,7 +6,8 @@
 Rotation, and what is true if the process dies after each step: 1. the new key is on disk (nothing is known of it; the
 next call finds it again); 2. the statement is in the node's memory (signed, numbered; found again); 3. the coordinator
 has it in the log and believes both keys for a week (asked again, it says the same); 4. ``identity.json`` names the new
-key. A key that was *stolen* is not rotated: the administrator revokes the party, and it joins again with ``--recover``.
+key (the next call finds that the card does not, and goes on here); 5. pin and card are written. A key that was *stolen*
+is not rotated: the administrator revokes the party, and it joins again with ``--recover``.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def rotate(home: Path, now: datetime) -> Rotated:
     """
     settings = Settings.load(home)
     party, identity = settings.party, Identity.load(home / KEYS, settings.party)
-    kid, key = Identity.next_key(home / KEYS, party)
+    has_followed = setup.read_card(home).identity_kid != identity.kid  # an earlier call died before it wrote the card
+    kid, key = (identity.kid, identity.identity) if has_followed else Identity.next_key(home / KEYS, party)
     public = key.public_key().public_bytes_raw()
     memory = Memory(home / MEMORY)
     try:
@@ -112,7 +114,7 @@ def rotate(home: Path, now: datetime) -> Rotated:
         memory.reported_to(number_of(statement))
     finally:
         memory.close()
-    new = Identity.follow(home / KEYS, party, now.replace(microsecond=0) - setup.DRIFT)
+    new = identity if has_followed else Identity.follow(home / KEYS, party, now.replace(microsecond=0) - setup.DRIFT)
     card = new.card(name=settings.name, role=settings.role, region=settings.region)
     setup.pin(home, [card])
     setup.write_card(home, card)
