@@ -32,7 +32,7 @@ from convoy_demo.scenario import Scenario
 from convoy_demo.specifications import recommend_specification, risk_specification
 from convoy_node.flower.approved import approved_apps
 from convoy_node.setup import contracts, read_card
-from convoy_node.up import rules_in_force
+from convoy_node.up import CLIENT_APP, rules_in_force
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -45,6 +45,8 @@ SCENARIO = Scenario(
 )
 PARTNERS = {member.short: member for member in MEMBERS if member.short in ("oem", "charging", "auditor")}
 """The carmaker, the charging operator and the trustee (the demo's independent auditor deals the randomness)."""
+LIMIT_S = 5.0
+"""The requirement: a revocation takes effect within this time, on every open stream and at Flower."""
 WATCHER = "did:web:watcher.example"
 
 
@@ -221,3 +223,36 @@ def test_both_commands_are_repeated_without_harm(federation: Federation) -> None
         assert stolen.returncode == 1
         assert "TICKET_USED" in stolen.stderr
         assert json.loads((federation.home / "serving.json").read_text())["channel"].startswith("localhost:")
+
+
+def test_a_revoked_party_is_out_of_the_channel_and_of_flower_within_five_seconds(
+    federation: Federation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its node ends and says why, its SuperNode is gone, the SuperLink knows no key of it, and its key opens nothing."""
+    with ExitStack() as stack:
+        partner = join(federation, stack, "Insurer R", "insurer", "did:web:insurer-r.example")
+        waited(lambda: partner.party in online(federation), federation.words)
+        federation.administrator("revoke", partner.party, "--reason", "administrative")
+        begun = time.monotonic()
+        waited(lambda: "PARTY_REVOKED" in partner.node.words(), partner.node.words, LIMIT_S)
+        channel_s = time.monotonic() - begun
+        waited(lambda: partner.party not in online(federation), federation.words, LIMIT_S)
+        flower_s = time.monotonic() - begun
+        membership = json.loads((federation.link / "membership.json").read_text())
+        assert all(partner.party not in members for members in membership.values())
+        waited(lambda: partner.node.process.poll() is not None, partner.node.words)
+        with capsys.disabled():
+            print(f"\nrevoked: node told after {channel_s:.2f} s, out of Flower after {flower_s:.2f} s")
+        again = stack.enter_context(running(keen_supernode(partner), partner.home.with_suffix(".keen.log")))
+        waited(lambda: "does not let this node in" in again.words(), again.words)
+        assert partner.party not in online(federation)
+
+
+def keen_supernode(partner: Partner) -> list[str | Path]:
+    """Return the command of a SuperNode that goes on with a revoked key, by itself."""
+    kept = json.loads((partner.home / "channel.json").read_text())
+    return [
+        *(sys.executable, "-m", "convoy_node.flower.supernode", "--home", partner.home, "--link", kept["link"]),
+        *("--ca", partner.home / "link-ca.pem", "--key", partner.home / "keys" / "supernode.pem"),
+        *("--client-app", CLIENT_APP, "--app-hash", kept["app_hashes"][0], "--give-up-after", "5"),
+    ]
