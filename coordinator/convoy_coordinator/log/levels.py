@@ -4,8 +4,9 @@
 ``PUBLISHED``  under a checkpoint that the log has signed and stored
 ``WITNESSED``  under a checkpoint that the quorum of witnesses has cosigned; reached once, it stays reached
 
-Denials, reads and requests need ``DURABLE``. Contract activation, key changes, run authorisation and releases have no effect
-before ``WITNESSED`` (docs/log.md says where each is held back).
+Denials, reads and requests need ``DURABLE``. Run authorisation and releases have no effect before ``WITNESSED``; contract
+activation and key changes stand before the authorisation of every run that rests on them, in the same tree, so they have none
+either (docs/log.md).
 """
 
 from __future__ import annotations
