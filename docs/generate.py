@@ -64,6 +64,7 @@ def _all() -> Iterator[tuple[str, str]]:
     yield "docs/reference/cli.md", NOTE + _commands()
     yield "docs/reference/settings.md", NOTE + _settings()
     yield "docs/reference/events.md", NOTE + _events()
+    yield "docs/reference/life.md", NOTE + _life()
     yield "docs/contracts/README.md", _contract_tables()
 
 
@@ -104,6 +105,42 @@ def _contract_tables() -> str:
         end = text.index("\n\n", begin) + 1
         text = text[:begin] + table(language) + text[end:]
     return text
+
+
+def _life() -> str:
+    from convoy_contracts.lifecycle import AGREED, DPV, FINAL, TABLE, State
+
+    names = {
+        State.DRAFT: ("not offered yet", "尚未要约"), State.OFFERED: ("offered, nobody has signed", "已要约，无人签署"),
+        State.PARTLY_SIGNED: ("some have signed", "部分签署"),
+        State.SIGNED: ("all have signed, the term has not begun", "已全部签署，期限未开始"),
+        State.ACTIVE: ("in force", "生效"), State.SUSPENDED: ("the whole contract is stopped", "合约整体暂停"),
+        State.SUPERSEDED: ("replaced by a later version", "已被新版本取代"), State.EXPIRED: ("the term is over", "期限届满"),
+        State.TERMINATED: ("ended by a party", "已终止"), State.REFUSED: ("a party refused the offer", "要约被拒绝"),
+        State.WITHDRAWN: ("the author withdrew the offer", "要约被撤回"),
+        State.LAPSED: ("not signed by all in time", "未按时全部签署，要约失效"),
+    }  # fmt: skip
+    lines = [
+        "# The life of a contract version · 合约版本的生命周期", "",
+        "Computed from the document, signatures, signed events and the clock, never stored: `GET /v1/contracts/{uid}/state?at=` and",
+        "`convoy-contracts state` give the same answer for any instant. How to use it: [authoring](../contracts/authoring.md).", "",
+        "## States · 状态", "", "| state | what it means | 含义 | DPV | |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for state in State:
+        kind = "final · 终态" if state in FINAL else "agreed · 已达成" if state in AGREED else "open · 未定"
+        lines.append(f"| `{state}` | {names[state][0]} | {names[state][1]} | `{DPV[state]}` | {kind} |")
+    lines += ["", "## Acts · 行为", "", "| act | of | who may | in states |", "|---|---|---|---|"]
+    for row in TABLE:
+        who = ", ".join(sorted(row.who))
+        lines.append(
+            f"| `{row.act}` | {row.target} | {who} | {', '.join(f'`{state}`' for state in State if state in row.states)} |"
+        )
+    lines += [
+        "", "The clock does the rest: an offer lapses, a term begins and ends. Terminated stands before superseded, and both before what",
+        "pauses. What loosens (resume, a superseded version that may finish) counts only with every proof that it needs; what tightens",
+        "counts as it is.", "",
+    ]  # fmt: skip
+    return "\n".join(lines)
 
 
 # Commands ---------------------------------------------------------------------------------------------------------------

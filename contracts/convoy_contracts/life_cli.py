@@ -54,6 +54,14 @@ def register(commands: Commands) -> None:
     state.add_argument("--json", action="store_true", help="print the state as JSON")
     state.set_defaults(run=_state)
 
+    key = commands.add_parser(
+        "key", help="print the public half of a key file as an entry of a keys file (FORMAT.md §2)"
+    )
+    add_signer(key)
+    key.add_argument("--not-before", required=True, help="since when it may sign, with offset")
+    key.add_argument("--not-after", required=True, help="until when it may sign, with offset; not included")
+    key.set_defaults(run=_key)
+
     catalogue = commands.add_parser("catalogue", help="asset catalogue: check or sign an entry, sign a tier grant")
     acts = catalogue.add_subparsers(dest="act", required=True)
     check = acts.add_parser("check", help="list every fault of an entry, and what it changes")
@@ -188,6 +196,23 @@ def _state(given: argparse.Namespace) -> int:
         stopped = f"; suspended: {', '.join(sorted(found.suspended))}" if found.suspended else ""
         waiting = f"; not signed: {', '.join(found.unsigned)}" if found.unsigned else ""
         print(f"{contract.uid} version {contract.version}: {found.state}{waiting}{stopped}")
+    return EXIT_OK
+
+
+def _key(given: argparse.Namespace) -> int:
+    from convoy_contracts.canonical import b64u
+    from convoy_contracts.decide.world import WorldMalformed, read_keys
+    from convoy_contracts.errors import ArgumentRefused
+
+    entry = {
+        "party": given.party, "kty": "OKP", "crv": "Ed25519", "x": b64u(load_key(given.key).public_key().public_bytes_raw()),
+        "notBefore": given.not_before, "notAfter": given.not_after,
+    }  # fmt: skip
+    try:
+        read_keys({"keys": {given.kid: entry}})
+    except WorldMalformed as error:
+        raise ArgumentRefused(str(error), fix="Write times as 2027-03-01T10:00:00+08:00.") from error
+    print(json.dumps({given.kid: entry}))
     return EXIT_OK
 
 
