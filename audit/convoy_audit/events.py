@@ -454,6 +454,39 @@ class RunSettled(StatedEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RowsCommitted(StatedEvent):
+    """A holder committed to its rows towards a peer before a run's first query; the trustee opens some of them at the end."""
+
+    TYPE = "node:rows:committed"
+    TITLES = ("Rows committed", "数据行承诺")
+
+    run: Token
+    contract: Digest
+    peer: Token
+    root: Digest  # over salted rows: says nothing about one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowsAudited(StatedEvent):
+    """The trustee compared what holders sent with the rows they had committed to; ``parties`` are those with a finding."""
+
+    TYPE = "node:rows:audited"
+    TITLES = ("Rows audited", "数据行审计")
+
+    run: Token
+    contract: Digest
+    roots: Digest  # of the commitments it received, as canonical JSON {holder: {peer: root}}
+    outcome: Outcome
+    parties: Tokens = ()
+    reasons: Codes = ()
+
+    def check_rules(self) -> None:
+        """A denial has reasons, a permit has none."""
+        if (self.outcome == "deny") != bool(self.reasons):
+            raise FormatError("a denial has reasons, a permit has none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConsentRooted(StatedEvent):
     """A node fixed the state of every consent of a contract at one instant: an epoch (``convoy_audit.consent``).
 
@@ -557,6 +590,8 @@ CATALOGUE: Final[tuple[type[Event], ...]] = (
     DecisionMade,
     LedgerStated,
     RunSettled,
+    RowsCommitted,
+    RowsAudited,
     ConsentRooted,
     DutyStated,
     WitnessAlarm,

@@ -120,6 +120,18 @@ class Evaluation(Closed):
     audit: Name
 
 
+class RowAudit(Closed):
+    """Commit and audit against boosted rows (``convoy_models.sums.row_audit``): the trustee sees some rows and signed block sums.
+
+    ``rowsMilli``: of a thousand shared rows of a pair how many are opened to the trustee, without a name. ``blockRows``: rows in a
+    block whose signed sum it sees; a row boosted beyond about twice ``blockRows`` caps is always noticed. Parties that agree this
+    name the trustee as a recipient for that purpose, and notices to persons say so.
+    """
+
+    rowsMilli: int = Field(ge=1, le=1000)
+    blockRows: int = Field(default=20, ge=5, le=1000)
+
+
 class RiskSpecification(Closed):
     """Poisson frequency with log link and one additive tower per party kind (DESIGN §3)."""
 
@@ -141,6 +153,7 @@ class RiskSpecification(Closed):
     cohortFloor: int = Field(default=30_000, ge=1)
     evaluation: Evaluation | None = None
     alignment: Alignment | None = None
+    rowAudit: RowAudit | None = None
 
     @model_validator(mode="after")
     def _audited_feature_exists(self) -> RiskSpecification:
@@ -223,6 +236,7 @@ class RecommendSpecification(Closed):
     deltaNano: int = Field(ge=1)
     noiseRule: Literal["honest-one/1"] = NOISE_RULE
     cohortFloor: int = Field(default=3_000, ge=1)
+    rowAudit: RowAudit | None = None
 
     @model_validator(mode="after")
     def _shares_leave_something(self) -> RecommendSpecification:

@@ -41,6 +41,7 @@ from convoy_node.ledger_view import BudgetStatement
 from convoy_node.memory import KnownRun
 from convoy_node.register import Cohort
 from convoy_node.rounds import Part, charged_to, make_part, queries_of
+from convoy_node.sessions import make_dealer, make_session
 
 Clock = Callable[[], datetime]
 
@@ -172,12 +173,13 @@ class Admission:
         keys = self._pair_keys(contract)
         part, session, dealer, people = None, None, None, Cohort((), {})
         if not self._holds_persons:
-            dealer = DealerSession(ask.run, ask.attempt, keys)
+            dealer = make_dealer(spec, ask.run, ask.attempt, keys)
         elif case.charged:
             trustee = next(iter(roles_of(contract).get("trustee", ())), None)
             peers = peers_of(case.plan, self._party)
             part, people = self._part(case, peers)
-            session = PartySession(
+            session = make_session(
+                spec,
                 ask.run,
                 ask.attempt,
                 keys,

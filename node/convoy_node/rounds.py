@@ -188,6 +188,10 @@ class _Insurer:
     def try_candidate(self, candidate: object) -> str | None:
         return veto.tried(self._spec, candidate, self._rest)
 
+    def committed(self, peer: str) -> Floats:
+        labels = self._joint[peer][1]
+        return np.column_stack([labels.exposure_years, labels.capped(self._spec.claimCap), self._out[peer]])
+
     def own_value(self, weights: object, logs: tuple[float, float]) -> OwnValue | None:
         """Compare the joint model with the own one on the own held-out customers; None where there are none."""
         if not self._joint or not any(mask.any() for mask in self._out.values()):
@@ -291,6 +295,9 @@ class _Oem:
     def try_candidate(self, candidate: object) -> str | None:
         return None
 
+    def committed(self, peer: str) -> Floats:
+        return self._out[peer].astype(np.float64)[:, None]
+
 
 class _Offers:
     """Either side of the recommender: histories at the charging operator, profiles at the OEM."""
@@ -329,6 +336,10 @@ class _Offers:
 
     def try_candidate(self, candidate: object) -> str | None:
         return None
+
+    def committed(self, peer: str) -> Floats:
+        rows = self._joint[peer]
+        return rows if self._role == "charging" else np.zeros((len(rows), 0))
 
 
 HISTORY_COLUMN = "items"

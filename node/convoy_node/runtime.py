@@ -37,7 +37,7 @@ from convoy_models.messages import PROTOCOL_VERSION, Payload
 from convoy_models.noise import DiscreteGaussian, NoiseSource
 from convoy_models.plan import PlannedQuery
 from convoy_models.sums import PartySession
-from convoy_node import guard, worth
+from convoy_node import guard, row_audit, worth
 from convoy_node.admission import Admission, Case, Run, lister_of
 from convoy_node.backup.standing import check_log
 from convoy_node.errors import ActionRefused, NodeError
@@ -53,7 +53,7 @@ BUCKET: Final = 50
 """Row counts leave the node only in buckets of this size, rounded down."""
 ACTIONS: Final = (
     "hello", "witness", "statements", "authorise", "align", "matrix", "deal", "open", "share", "close", "candidate",
-    "finish", "abort",
+    "reveal", "disclose", "judge", "finish", "abort",
 )  # fmt: skip
 _CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{1,63}")
 _INSIDE = (
@@ -250,10 +250,14 @@ class NodeRuntime:
             self._check_floor(run, [len(rows) for rows in common.values()])
             for peer, rows in common.items():
                 session.hold(peer, part.aligned(peer, rows))
+                committed = row_audit.commit(run, self.party, peer, self._clock())
+                if committed is not None:
+                    self._state(committed)
             # If we die here: the index names everybody who was let in, which is too many and never too few.
             self.home.influence.align(run.known.run, run.known.attempt, _present(run, common))
             run.aligned = True
-        return Payload({"chunks": session.chunks}, session.matrix(_number(payload, "chunk")))
+        stated = self._with_statements({"chunks": session.chunks})
+        return Payload(stated.data, session.matrix(_number(payload, "chunk")))
 
     def _check_floor(self, run: Run, rows: list[int]) -> None:
         """Refuse a joint cohort below the specification's floor.
@@ -343,6 +347,28 @@ class NodeRuntime:
         worth.keep(self.home.path, run, value, data, self._clock())
         self.journal.note("tried candidate", run=run.known.run, veto=reason, word=data.get("word"))
         return Payload(data)
+
+    def _reveal(self, payload: Payload) -> Payload:
+        """Name, at the trustee, the rows that are to be opened to it."""
+        run = self._run(payload)
+        return Payload({}, row_audit.auditing_dealer(run, self.party).reveal())
+
+    def _disclose(self, payload: Payload) -> Payload:
+        """Open the named rows to the trustee, who is a recipient under the contract's ``rowAudit``."""
+        run = self._run(payload)
+        session = row_audit.audited_session(run, self.party)
+        session.receive(payload.blobs)
+        self._may_release(run)
+        return Payload({}, session.disclose())
+
+    def _judge(self, payload: Payload) -> Payload:
+        """Judge, at the trustee, what the holders disclosed; the outcome is stated before it is told."""
+        run = self._run(payload)
+        row_audit.auditing_dealer(run, self.party).receive(payload.blobs)
+        stated, findings = row_audit.judge(run, self.party, payload, self._clock())
+        self._state(stated)
+        self.journal.note("audited rows", run=run.known.run, outcome=stated.outcome, parties=list(stated.parties))
+        return self._with_statements({"verdict": stated.outcome, "findings": findings})
 
     def _may_release(self, run: Run) -> None:
         """Decide on the release of this run as of now.

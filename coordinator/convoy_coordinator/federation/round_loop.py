@@ -20,6 +20,7 @@ from convoy_coordinator.federation.assignment import Assignment
 from convoy_coordinator.federation.errors import FederationError, NodeRefused, ProtocolBroken, QuorumMissing
 from convoy_coordinator.federation.exchange import Exchange
 from convoy_coordinator.federation.port import CoordinatorPort
+from convoy_coordinator.federation.row_audit import audit_rows
 from convoy_models.holdout import Evaluation, Word
 from convoy_models.messages import Payload
 from convoy_models.plan import PlannedQuery
@@ -71,6 +72,7 @@ class RoundLoop:
         self.attempt = 1
         self._dealt: set[str] = set()
         self._spent_mu2: dict[str, float] = {}
+        self._asked: dict[str, object] = {}
 
     # Steps, in order ----------------------------------------------------------------------------------------------
 
@@ -186,7 +188,7 @@ class RoundLoop:
 
     def exchange_matrices(self) -> None:
         """Align rows and move every masked matrix once, chunk by chunk."""
-        paired = sorted({p for q in self._run.plan.queries if q.kind != "LOCAL" for p in q.participants})
+        paired = self._paired
         if not paired:
             return
         base = {"run": self._run.uid, "attempt": self.attempt}
@@ -197,6 +199,26 @@ class RoundLoop:
             chunks = max(int(answer.data["chunks"]) for answer in answers.values())
             chunk += 1
             self._progress({"step": "matrix", "chunk": chunk, "chunks": chunks})
+        self._log_statements()  # commitments to rows stand in the log before the first query
+
+    @property
+    def _paired(self) -> list[str]:
+        """Every party that shares rows with another, sorted."""
+        return sorted({p for q in self._run.plan.queries if q.kind != "LOCAL" for p in q.participants})
+
+    def audit_rows(self) -> None:
+        """Have the trustee audit the holders' rows where the contract says so; log the outcome whatever it is.
+
+        Raises:
+            GateRefused: a finding; nothing is released.
+        """
+        base = {"run": self._run.uid, "attempt": self.attempt}
+        try:
+            found = audit_rows(self._run, self._exchange, base, self._asked, self._paired)
+        finally:
+            self._log_statements()
+        if found is not None:
+            self._progress({"step": "rows audited", **found})
 
     def fit(self) -> Model:
         """Ask every planned query and return the model."""
@@ -286,6 +308,7 @@ class RoundLoop:
         run = self._run
         self._still_in_force()
         planned = [(ask, run.plan[ask.query]) for ask in asks]
+        self._asked |= {ask.query: ask.weights for ask in asks}
         base = {"run": run.uid, "attempt": self.attempt}
         self._deal([q for _, q in planned])
         weighted = [(a, q) for a, q in planned if q.kind == "WEIGHTED"]

@@ -114,6 +114,7 @@ def _carry_out(run: Assignment, loop: RoundLoop, port: CoordinatorPort, figures:
     loop.exchange_matrices()
     model = loop.fit()
     evaluation = loop.evaluate(model)
+    loop.audit_rows()
     released = port.release(release_body(run, model, figures, rows, {"index": index, "size": size}, evaluation))
     loop.finish(str(released["manifestDigest"]))
     loop.witness(loop.hello())

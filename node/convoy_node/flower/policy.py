@@ -19,6 +19,10 @@ PROTOCOL_ACTIONS: Final = (
     "open",
     "share",
     "close",
+    "reveal",
+    "disclose",
+    "judge",
+    "candidate",
     "finish",
     "abort",
 )
