@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import recommend_towers
 from recommend_data import Described, DescriptionRefused, as_text, knots, numbers
 
 from convoy_models.accounting import mu_of
@@ -90,7 +91,8 @@ def prepare(described: Described) -> Task:
     keep &= np.isin(names, np.array(items))
     order = np.flatnonzero(keep)
     order = order[_order(described, order, faults)]
-    top = tuple(sorted({int(k) for k in _listed(text.get("top", [1, 3, 5]))}))
+    usual = [k for k in (1, 3, 5) if k < len(items)] or [1]
+    top = tuple(sorted({int(k) for k in _listed(text.get("top", usual))}))
     if not top or top[0] < 1 or (items and top[-1] > len(items)):
         faults.append(f"top: {top} is no list length for {len(items)} items")
     wanted = text.get("context") or []
@@ -163,6 +165,17 @@ def measure(task: Task, epsilons: Sequence[float], seeds: int, exact: bool) -> l
         what = "without DP" if epsilon is None else f"at epsilon {epsilon:g}"
         gap = _bootstrap(task, runs[0], rival)
         rows.append(_line(task, f"joint choice model {what}", epsilon, runs, (time.monotonic() - began) / count, gap))
+    if not recommend_towers.is_there():
+        task.described.notes.append("two towers are left out: the extra 'neural' (torch, Opacus) is not installed")
+        return rows
+    party = np.zeros(histories.shape[0], np.int64)
+    party[task.learn.person], party[test.person] = task.learn.party, test.party
+    for epsilon, count in jobs:
+        began, count = time.monotonic(), min(count, 3)
+        runs = [recommend_towers.scores(histories > 0, party, test.used, epsilon, seed, exact) for seed in range(count)]
+        what = "without DP" if epsilon is None else f"at epsilon {epsilon:g}"
+        gap = _bootstrap(task, runs[0], rival)
+        rows.append(_line(task, f"joint two towers {what}", epsilon, runs, (time.monotonic() - began) / count, gap))
     return rows
 
 

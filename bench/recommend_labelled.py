@@ -192,6 +192,8 @@ def _features(described: Described, faults: list[str]) -> tuple[list[Any], dict[
         skip = {text.get(key) for key in ("user", "label", "time", "order")} | set(text.get("ignore") or [])
         if isinstance(text.get("parties"), dict):
             skip.add(text["parties"].get("column"))
+        if isinstance(text.get("holdout"), dict):
+            skip.add(text["holdout"].get("column"))
         wanted = [{"name": name} for name in described.columns if name not in skip]
     if not isinstance(wanted, list) or not all(isinstance(row, dict) and "name" in row for row in wanted):
         faults.append("features: 'auto' or a list of {name, knots | levels, pick} is due")

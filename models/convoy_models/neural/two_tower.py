@@ -91,6 +91,7 @@ class Persons:
         seen = self._used & (self._rng.random(self._used.shape) < KEPT)
         asked = self._used & ~seen
         asked[~asked.any(axis=1)] = self._used[~asked.any(axis=1)]
+        seen = self._used & ~asked  # nobody is asked to guess what it was told
         targets = asked / np.maximum(1.0, asked.sum(axis=1, keepdims=True).astype(np.float64))
         x = features(self._profile, seen)
 

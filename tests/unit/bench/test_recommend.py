@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -128,6 +130,39 @@ def test_contexts_of_events_are_used(tmp_path: Path) -> None:
     code, found = run(tmp_path, EVENTS | {"time": "when", "context": context}, "--noise", "exact")
     assert code == 0
     assert found["noise"] == "exact discrete Gaussian"
+
+
+def test_parquet_with_instants_in_a_zone_and_a_partner_of_one_person(tmp_path: Path) -> None:
+    """Three items shorten the list; missing instants come first; a partner of one person takes part."""
+    random = np.random.default_rng(3)
+    size = 300
+    user = random.integers(0, 40, size)
+    start = np.datetime64("2026-01-01T00:00:00", "us")
+    when = [None if n % 7 == 0 else (start + np.timedelta64(n, "h")).astype(object) for n in range(size)]
+    table = pa.table(
+        {
+            "card": pa.array([f"{number:04d}" for number in user]).dictionary_encode(),
+            "place": random.choice(["a b", "c,d", "充电站"], size),
+            "when": pa.array(when, pa.timestamp("us", "Asia/Shanghai")),
+            "shop": np.where(user == 3, "tiny", "big"),
+        }
+    )
+    pq.write_table(table, tmp_path / "events.parquet")
+    context = [{"name": "night", "hours_between": [20, 7], "knots": [0, 0.5]}]
+    changes = {"path": "events.parquet", "time": "when", "parties": {"column": "shop"}, "context": context}
+    code, found = run(tmp_path, EVENTS | changes)
+    assert code == 0
+    assert found["partners"] == 2
+    assert set(found["models"][0]["hr"]) == {"1"}
+    assert any("come first" in note for note in found["notes"])
+
+
+def test_the_column_that_splits_never_becomes_a_feature(tmp_path: Path) -> None:
+    """Persons of the test side are unknown while learning; the split itself is no input."""
+    offers(tmp_path / "offers.csv")
+    code, found = run(tmp_path, OFFERS | {"holdout": {"column": "shop", "learn": ["shop 0", "shop 1"]}})
+    assert code == 0
+    assert not any("'shop'" in note for note in found["notes"])
 
 
 @pytest.mark.parametrize(
