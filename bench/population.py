@@ -81,6 +81,12 @@ def fit(spec: RiskSpecification, made: Plan, cohorts: dict[str, PlainCohort], is
             return model
 
 
+def unbound(spec: RiskSpecification) -> RiskSpecification:
+    """Return the specification without what only privacy needs: caps, and few exchanges."""
+    towers = tuple(tower.model_copy(update={"cap": "30"}) for tower in spec.towers)
+    return spec.model_copy(update={"towers": towers, "claimCap": 20, "sweeps": 12, "soloSweeps": 8})
+
+
 def cohorts_of(spec: RiskSpecification, people: Population) -> dict[str, PlainCohort]:
     """Return drivers with OEM data and drivers without."""
     solo = {name: value for name, value in columns_of(people, ~people.has_oem, spec).items() if name not in OEM_COLUMNS}
@@ -147,6 +153,7 @@ def audit(size: int, first_seed: int, populations: int, holdout: Population) -> 
         cohorts = cohorts_of(risk_specification(), people)
         for name, eps, is_private in (("epsilon 4", 4.0, True), ("epsilon 1", 1.0, True), ("no privacy", 4.0, False)):
             spec = risk_specification(round(eps * 1e6))
+            spec = spec if is_private else unbound(spec)
             model = fit(spec, plan(spec, ROLES), cohorts, is_private)
             for cohort, pair in young_claims(model, people, holdout).items():
                 found.setdefault(f"{name}, {'with' if cohort == 'joint' else 'without'} OEM data", []).append(pair)
@@ -175,7 +182,8 @@ def one_size(size: int, seed: int, draws: int, holdout: Population, *, with_riva
             model = fit(spec[eps], made[eps], cohorts, is_private=True)
             rows.append(asdict(joint_worth(model, people, holdout)))
         out[f"epsilon {eps:g}"] = rows
-    plain = fit(spec[4.0], made[4.0], cohorts, is_private=False)
+    free = unbound(spec[4.0])
+    plain = fit(free, plan(free, ROLES), cohorts, is_private=False)
     out["no privacy"] = asdict(joint_worth(plain, people, holdout))
     out["alone"] = {name: asdict(worth) for name, worth in alone_worth(spec[4.0], people, holdout).items()}
     if with_rivals:

@@ -24,8 +24,9 @@ from convoy_models.fixedpoint import Floats
 from convoy_models.neural import shapes
 from convoy_models.neural.clipped import ClippedSums, Rows
 from convoy_models.neural.sampling import Coins, SecretCoins
-from convoy_models.plan import PlannedQuery
-from convoy_models.risk.cann import CannModel
+from convoy_models.plan import Plan, PlannedQuery
+from convoy_models.risk.cann import NETWORK, CannFit, CannModel
+from convoy_models.risk.fit import Noise
 from convoy_models.risk.tables import TableRows, check_table_weights
 from convoy_models.risk.towers import WeightsRefused
 
@@ -122,3 +123,44 @@ class Residuals:
             return capped_losses(base + share, time, counted, cap)
 
         return -self.sums.sum(now, chosen, losses)
+
+
+def fit_cann_plain(
+    spec: PairsSpecification,
+    made: Plan,
+    columns: Mapping[str, Any],
+    noise: np.random.Generator | None = None,
+    believed: Noise | None = None,
+    coins: Coins | None = None,
+) -> CannModel:
+    """Run the optimiser on plaintext, as ``simulate.fit_pairs_plain`` does; gives no privacy.
+
+    Args:
+        spec: of the run, with a residual.
+        made: its plan.
+        columns: persons of all insurers.
+        noise: source of the planned noise, or None for exact sums.
+        believed: what the tables' optimiser believes; by default the truth.
+        coins: who throws the coins; the operating system by default.
+    """
+    belief: Noise = believed if believed is not None else ("none" if noise is None else "planned")
+    rows = TableRows.build(spec, columns)
+    own = Residuals.build(spec, columns, rows, coins)
+    steps = CannFit(spec, made, belief).steps()
+    asks = next(steps)
+    while True:
+        opened = {}
+        for ask in asks:
+            query, tables = made[ask.query], ask.weights.get("insurer")
+            if query.purpose == "residual":
+                total = own.local_sum(query, tables, ask.weights[NETWORK]["weights"])
+            else:
+                total = rows.local_sum(query, tables)
+            if noise is not None:
+                total = total + query.noise_sd * noise.normal(size=total.size)
+            opened[query.id] = total
+        try:
+            asks = steps.send(opened)
+        except StopIteration as done:
+            model: CannModel = done.value
+            return model
