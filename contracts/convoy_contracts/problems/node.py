@@ -100,8 +100,7 @@ NODE = listed(
             "Whoever answers is not the coordinator of the ticket.", "应答者不是票据所指的协调方。",
             "Its certificate or its signing keys are not those that were pinned at joining.",
             "其证书或签名密钥与加入时固定的不同。",
-            "Send nothing more. Call the coordinator's administrator: either somebody is in between, or its keys were "
-            "replaced, and then every partner needs a new ticket.",
+            "Send nothing more. Call the coordinator's administrator: either somebody is in between, or its keys were replaced, and then every partner needs a new ticket.",
             "请停止发送，并致电协调方管理员：要么有人中间截听，要么其密钥已更换，届时各方均需新票据。"),
     Problem("DATASET_REFUSED", "node", "node", 422,
             "The data do not fit what the contract expects.", "数据与合约要求不符。",
