@@ -94,13 +94,15 @@ NODE = listed(
             "The coordinator does not answer.", "协调方没有应答。",
             "Nothing was sent, or it can be sent again: address, proxy, firewall, or the service is down.",
             "未发送或可重新发送：地址、代理、防火墙问题或服务未运行。",
-            "Check address, proxy and firewall with convoy-node doctor; the node needs outgoing HTTPS only. It goes on trying by itself.",
+            "Check address, proxy and firewall with convoy-node doctor; the node needs outgoing HTTPS only. It goes on "
+            "trying by itself.",
             "请用 convoy-node doctor 检查地址、代理与防火墙；节点只需出站 HTTPS，并会自动重试。"),
     Problem("COORDINATOR_UNTRUSTED", "node", "node", 403,
             "Whoever answers is not the coordinator of the ticket.", "应答者不是票据所指的协调方。",
             "Its certificate or its signing keys are not those that were pinned at joining.",
             "其证书或签名密钥与加入时固定的不同。",
-            "Send nothing more. Call the coordinator's administrator: either somebody is in between, or its keys were replaced, and then every partner needs a new ticket.",
+            "Send nothing more. Call the coordinator's administrator: either somebody is in between, or its keys were "
+            "replaced, and then every partner needs a new ticket.",
             "请停止发送，并致电协调方管理员：要么有人中间截听，要么其密钥已更换，届时各方均需新票据。"),
     Problem("DATASET_REFUSED", "node", "node", 422,
             "The data do not fit what the contract expects.", "数据与合约要求不符。",
