@@ -169,16 +169,15 @@ class Sequencer:
         leaves = [leaf_hash(body) for body in bodies]
         after = _frontier_after(self.tree, leaves)
         try:
-            with self._writing() as session:
+            with self._writing() as connection:
                 if self._is_postgresql:
                     known = (start, b"".join(self.tree.frontier()))
-                    if not store.append_in_one(session, self._deadline_s, known, leaves, bodies, after):
-                        _check_head(session, self.tree)
+                    if not store.append_in_one(connection, self._deadline_s, known, leaves, bodies, after):
+                        _check_head(connection, self.tree)
                         raise Problem("LOG_UNAVAILABLE", "the stored log is not the one known")
                 else:
-                    _check_head(session, self.tree)
-                    store.insert_entries(session, start, leaves, bodies)
-                    store.insert_frontier(session, start + len(leaves), after)
+                    _check_head(connection, self.tree)
+                    store.insert_run(connection, start, leaves, bodies, after)
             # If we die before the commit: none of it is there. After it: the entries are durable
             # and nobody was told; the next start finds them with their frontier and goes on.
         except SQLAlchemyError:
@@ -191,23 +190,24 @@ class Sequencer:
         return start
 
     @contextmanager
-    def _writing(self) -> Iterator[Session]:
+    def _writing(self) -> Iterator[Connection]:
         """Open one transaction for writing; on PostgreSQL on a connection that the writer keeps while it is busy.
 
         Asking whether a connection is alive costs as much as the commit. One that lay idle, or that failed, is given back,
         and the next one is asked.
         """
         if not self._is_postgresql:
-            with writing(self._sessions) as session:
-                yield session
+            with self._engine.connect() as connection, connection.begin():
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                yield connection
             return
         if time.monotonic() - self._last_used > IDLE_S:
             self._let_go()
         if self._held is None:
             self._held = self._engine.connect()
         try:
-            with Session(self._held) as session, session.begin():
-                yield session
+            with self._held.begin():
+                yield self._held
         except BaseException:
             self._let_go()
             raise
@@ -250,12 +250,11 @@ def _read_on(session: Session, tree: Tree) -> None:
         raise _broken(f"the frontier of {size} does not fit the entries")
 
 
-def _check_head(session: Session, tree: Tree) -> None:
+def _check_head(connection: Connection, tree: Tree) -> None:
     """Refuse to append to anything but the tree in memory."""
-    size, frontier = store.head(session)
+    size, frontier, last = store.head_and_last(connection)
     if size != tree.size or frontier != b"".join(tree.frontier()):
         raise Problem("LOG_UNAVAILABLE", f"the stored frontier of {size} is not the one of {tree.size} known")
-    last = store.last_index(session)
     if last != tree.size - 1:
         raise Problem("LOG_UNAVAILABLE", f"the last stored entry is {last}, not {tree.size - 1}")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -37,14 +37,23 @@ def head(session: Session) -> tuple[int, bytes]:
     return (found.size, found.frontier) if found else (0, b"")
 
 
-def last_index(session: Session) -> int:
-    """Return the index of the last entry, -1 if there is none."""
-    found = session.scalar(select(func.max(LogEntry.idx)))
-    return -1 if found is None else found
+def head_and_last(connection: Connection) -> tuple[int, bytes, int]:
+    """Return the stored size and frontier, and the index of the last entry; (0, b"", -1) of a new log."""
+    found = connection.exec_driver_sql(_HEAD).first()
+    if found is not None:
+        return (found[0], bytes(found[1]), -1 if found[2] is None else found[2])
+    last = connection.exec_driver_sql("SELECT max(idx) FROM log_entry").scalar()
+    return (0, b"", -1 if last is None else last)
+
+
+_HEAD = (
+    "SELECT log_frontier.size, log_frontier.frontier, (SELECT max(idx) FROM log_entry) "
+    "FROM log_frontier ORDER BY size DESC LIMIT 1"
+)
 
 
 def append_in_one(
-    session: Session,
+    connection: Connection,
     deadline_s: float,
     known: tuple[int, bytes],
     leaves: Sequence[bytes],
@@ -54,7 +63,7 @@ def append_in_one(
     """On PostgreSQL: take the writer's lock, check the head, insert entries and frontier, in two round trips.
 
     Args:
-        session: in a transaction of its own; under READ COMMITTED the second statement sees what was committed before the lock.
+        connection: in a transaction of its own; under READ COMMITTED the second statement sees what was committed before the lock.
         deadline_s: how long to wait for the lock.
         known: size and frontier that must be the stored ones; nothing is inserted else.
         leaves: of the entries.
@@ -65,7 +74,6 @@ def append_in_one(
         Whether the head was the known one.
     """
     size, after = known[0], known[0] + len(leaves)
-    connection = session.connection()
     connection.exec_driver_sql(
         "SELECT set_config('lock_timeout', %s, true), pg_advisory_xact_lock(%s)",
         (str(max(1, round(deadline_s * 1000))), WRITER_LOCK),
@@ -102,20 +110,16 @@ INSERT INTO log_frontier (size, frontier) SELECT %(after)s, %(frontier)b::bytea 
 """
 
 
-def insert_entries(session: Session, start: int, leaves: Sequence[bytes], bodies: Sequence[bytes]) -> None:
-    """Insert entries from index ``start`` on."""
-    session.connection().execute(
-        insert(LogEntry),
-        [
-            {"idx": start + at, "leaf": leaf, "body": body}
-            for at, (leaf, body) in enumerate(zip(leaves, bodies, strict=True))
-        ],
+def insert_run(
+    connection: Connection, start: int, leaves: Sequence[bytes], bodies: Sequence[bytes], frontier: Sequence[bytes]
+) -> None:
+    """On SQLite: insert entries from index ``start`` on, and the frontier after them."""
+    end = start + len(leaves)
+    connection.exec_driver_sql(
+        "INSERT INTO log_entry (idx, leaf, body) VALUES (?, ?, ?)",
+        list(zip(range(start, end), leaves, bodies, strict=True)),
     )
-
-
-def insert_frontier(session: Session, size: int, frontier: Sequence[bytes]) -> None:
-    """Insert the frontier of a size."""
-    session.connection().execute(insert(LogFrontier), {"size": size, "frontier": b"".join(frontier)})
+    connection.exec_driver_sql("INSERT INTO log_frontier (size, frontier) VALUES (?, ?)", (end, b"".join(frontier)))
 
 
 def batches(session: Session, start: int = 0) -> Iterator[Sequence[tuple[int, bytes, bytes]]]:

@@ -10,16 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from convoy_audit.errors import AuditError
 from convoy_audit.fsck import check_log
+from convoy_audit.keys import SignatureType
 from convoy_audit.merkle import leaf_hash, root
+from convoy_audit.note import Signer
 from convoy_audit.testing import MemoryLog
+from convoy_coordinator.db import Base
+from convoy_coordinator.db.session import open_engine, session_factory
 from convoy_coordinator.errors import Problem, SetupError
-from convoy_coordinator.log import LogService
+from convoy_coordinator.log import LogService, tables
 
+TABLES = [c.__table__ for c in (tables.LogEntry, tables.LogFrontier, tables.LogCheckpoint, tables.LogCosignature)]
 Start = Callable[..., LogService]
 Entry = Callable[[int], bytes]
 
@@ -297,3 +302,36 @@ def test_a_database_that_cannot_be_read_through_is_a_refusal(
         file.write(b"\xff" * size)
     with pytest.raises((SetupError, DatabaseError)):
         start()
+
+
+def test_a_database_server_that_cuts_every_connection_loses_nothing(postgres_url: str, entry: Entry) -> None:
+    """PostgreSQL ends the writer's connection between two commits: at most one append is refused, then it goes on."""
+    engine = open_engine(postgres_url)
+    Base.metadata.drop_all(engine, tables=TABLES)  # type: ignore[arg-type]
+    Base.metadata.create_all(engine, tables=TABLES)  # type: ignore[arg-type]
+    signer = Signer.from_seed("example.com/log", SignatureType.ED25519, bytes(32))
+    log = LogService(session_factory(engine), "example.com/log", [signer], deadline_s=20)
+    kept: list[bytes] = []
+    refused: list[str] = []
+    for number in range(12):
+        if number % 4 == 3:
+            with engine.connect() as other:
+                other.execute(
+                    text(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                        " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+                    )
+                )
+        try:
+            log.append(entry(number))
+            kept.append(entry(number))
+        except Problem as problem:
+            refused.append(problem.code)
+    assert len(refused) <= 3
+    assert set(refused) <= {"LOG_UNAVAILABLE"}
+    assert log.entries(0, log.size()) == kept
+    log.close()
+    again = LogService(session_factory(engine), "example.com/log", [signer])
+    assert again.entries(0, again.size()) == kept
+    again.close()
+    engine.dispose()
