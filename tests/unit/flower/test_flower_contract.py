@@ -63,10 +63,10 @@ def test_every_path_that_is_held_rung_or_shortened_is_a_path_of_flower(link: Fas
 
 
 def test_only_named_layers_are_left_out(link: FastAPI) -> None:
-    """Every layer that is left out exists; a fleet path keeps authentication and event log."""
+    """Every layer that is left out exists (one of them in 1.41 only); a fleet path keeps authentication and event log."""
     layers = {layer.cls.__name__ for layer in link.user_middleware}
-    left_out = lean_paths.CONTROL_ONLY | lean_paths.FLEET_ONLY | lean_paths.TRACING
-    assert left_out <= layers
+    assert layers >= lean_paths.CONTROL_ONLY | lean_paths.FLEET_ONLY
+    assert layers >= lean_paths.TRACING or not any("Tracing" in layer for layer in layers)
     lean = lean_paths.LeanPaths(link)
     kept = {layer.cls.__name__ for layer in lean._fleet.user_middleware}
     assert {"NodeAuthMiddleware", "FleetEventLogMiddleware", "ProtobufTranslationMiddleware"} <= kept
