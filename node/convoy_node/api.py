@@ -165,7 +165,7 @@ def create_app(home: Path, *, clock: Callable[[], datetime] = lambda: datetime.n
         with opened() as (office, _):
             kept = index.Influence(home / index.FILE)
             try:
-                return index.answer(kept, office.memory, person)
+                return index.answer(kept, office.memory, person, index.gaps(home))
             finally:
                 kept.close()
 

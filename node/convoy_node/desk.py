@@ -15,7 +15,7 @@ import json
 import sqlite3
 import threading
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,6 +32,7 @@ from convoy_node.errors import NodeError
 from convoy_node.memory import Memory
 
 FILE: Final = "influence.db"
+GAPS: Final = "gaps.json"
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS person (number INTEGER PRIMARY KEY, local_id TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE IF NOT EXISTS run (
@@ -148,8 +149,27 @@ class Influence:
                 raise
 
 
-def answer(influence: Influence, memory: Memory, person: str) -> dict[str, Any]:
-    """Answer "which contracts, runs and model versions used my data" from the index and this node's own statements."""
+def gaps(home: Path) -> list[dict[str, Any]]:
+    """Return from when to when this node's index was lost by a restore (``backup.catch_up`` notes it)."""
+    path = home / GAPS
+    if not path.is_file():
+        return []
+    try:
+        found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise NodeError(f"{GAPS} cannot be read.", code="HOME_REFUSED", fix="Restore it from a copy.") from error
+    return found
+
+
+def answer(influence: Influence, memory: Memory, person: str, lost: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Answer "which contracts, runs and model versions used my data" from the index and this node's own statements.
+
+    Args:
+        influence: the index.
+        memory: the statements.
+        person: this party's own id.
+        lost: times of which the index knows nothing (``gaps``); the answer names them.
+    """
     runs = []
     for entry in influence.runs_of(person):
         raw = memory.settlement(entry.run)
@@ -174,6 +194,7 @@ def answer(influence: Influence, memory: Memory, person: str) -> dict[str, Any]:
         "contracts": sorted({f"{run['contract']} v{run['version']}" for run in runs}),
         "models": sorted({str(run["model"]) for run in runs if run["model"]}),
         "runs": runs,
+        "gaps": [dict(gap) for gap in lost],
     }
 
 

@@ -138,7 +138,7 @@ def desk(
     with ConsentOffice.open(home) as office:
         influence = index.Influence(home / index.FILE)
         try:
-            found = index.answer(influence, office.memory, person)
+            found = index.answer(influence, office.memory, person, index.gaps(home))
         finally:
             influence.close()
         found["consents"] = {uid: office.show(person, uid)["state"] for uid in office.register.contracts_of(person)}
@@ -148,6 +148,7 @@ def desk(
         f"{run['outcome']}{', model ' + run['model'][:23] + '…' if run['model'] else ''}"
         for run in found["runs"]
     ]
+    lines += [f"UNKNOWN   this index was lost from {gap['from']} until {gap['until']}" for gap in found["gaps"]]
     lines += [] if found["runs"] else ["No run used this person's data."]
     _show(found, as_json, lines, f"convoy-node consent withdraw {person} --contract CONTRACT --home {home}")
 

@@ -23,7 +23,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from convoy_audit.canonical import digest
 from convoy_audit.checkpoint import Checkpoint, peek
@@ -44,6 +44,7 @@ from convoy_node import setup
 from convoy_node.admission import charges
 from convoy_node.backup.sealed import BackupRefused
 from convoy_node.backup.standing import RESTORED
+from convoy_node.desk import GAPS, gaps
 from convoy_node.identity import Identity
 from convoy_node.ledger import Charge, Ledger
 from convoy_node.log_reader import LogReader
@@ -54,7 +55,6 @@ from convoy_node.settings import Settings
 from convoy_node.settlement import run_mu2
 from convoy_node.witness_home import contracts_policy, open_witness
 
-GAPS: Final = "gaps.json"
 Clock = Callable[[], datetime]
 
 
@@ -239,7 +239,5 @@ def _price(run: RunAuthorised, contract: Contract | None, settings: Settings, de
 
 def _note_gap(home: Path, now: datetime) -> None:
     mark: Mapping[str, Any] = json.loads((home / RESTORED).read_text(encoding="utf-8"))
-    path = home / GAPS
-    gaps = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     gap = {"from": mark.get("takenAt"), "until": timestamp(now), "why": mark.get("why")}
-    write_atomically(path, json.dumps([*gaps, gap], indent=1).encode())
+    write_atomically(home / GAPS, json.dumps([*gaps(home), gap], indent=1).encode())

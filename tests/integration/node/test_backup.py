@@ -42,8 +42,9 @@ class StaticLog:
     """A log as files, as a mirror or the coordinator serves it."""
 
     def __init__(self, federation: Any) -> None:
-        stated = [raw for raw in federation.statements if raw not in federation.log.entries]
-        federation.log.append(*stated)
+        for node in federation.nodes.values():
+            stated = [raw for raw in node.home.memory.statements() if raw not in federation.log.entries]
+            federation.log.append(*stated)
         self._note = federation.witnessed()
         self._files = federation.log.static(self._note)
 
@@ -137,6 +138,7 @@ def test_a_restored_old_backup_works_on_nothing_until_it_has_caught_up_and_never
     assert paid(home) >= before
     assert numbers(home, key) == list(range(1, last + 1))
     assert json.loads((home / catching.GAPS).read_text())[0]["from"] == restored["taken_at"]
+    assert say("desk", person, "--home", home)["gaps"] == json.loads((home / catching.GAPS).read_text())
     # 3. The register still lets nobody in until somebody tells what was said since.
     federation.clock.pass_by(hours=1)
     federation.start("insurer-a")
