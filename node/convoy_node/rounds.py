@@ -27,6 +27,7 @@ from convoy_models.features import Block
 from convoy_models.holdout import InsurerRows, OwnValue, band_of, compare_alone, held_out, log_factor
 from convoy_models.plan import EVALUATION_LOG_BOUND, Plan, PlannedQuery, floor_cap
 from convoy_models.plan_holdout import BANDS, ONES
+from convoy_models.privacy_audit import Membership, membership
 from convoy_models.recommend.items import history_rows, profile_rows, second_moments
 from convoy_models.risk.severity import severity_labels
 from convoy_models.risk.towers import Design, Labels
@@ -218,6 +219,24 @@ class _Insurer:
         )
         return compare_alone(rows, alone, numbers_of(weights, "mean", 1)[0], logs, self._spec.claimCap)
 
+    def own_membership(self, weights: object) -> Membership | None:
+        """Attack the fitted model with own persons: can its loss tell who trained it from who was held out?
+
+        The attacker here knows most: real members, real others, exact labels, and the insurer's part of every score.
+        """
+        likes: dict[bool, list[Floats]] = {True: [], False: []}
+        mean = numbers_of(weights, "mean", 1)[0]
+        for peer, out in self._out.items():
+            rows = self._all(peer, weights)
+            expected = np.maximum(mean * rows.own, 1e-9)
+            like = rows.claims * np.log(expected) - expected
+            likes[True].append(like[~out])
+            likes[False].append(like[out])
+        members, others = (np.concatenate([*found, np.zeros(0)]) for found in (likes[True], likes[False]))
+        if min(members.size, others.size) < FEWEST_ATTACKED:
+            return None
+        return membership(members, others, self._spec.epsilonMicro / 1e6, self._spec.deltaNano / 1e9)
+
     def _factor(self, weights: object, name: str = "insurer") -> dict[str, Floats]:
         return {
             peer: design.factor(tower_weights(weights, name), labels.exposure_years)
@@ -342,6 +361,8 @@ class _Offers:
         return rows if self._role == "charging" else np.zeros((len(rows), 0))
 
 
+FEWEST_ATTACKED = 50
+"""Below as many members, or others, an attack says nothing."""
 HISTORY_COLUMN = "items"
 """The charging operator's column: a list of used item ids for each person."""
 
@@ -411,6 +432,11 @@ def tower_weights(weights: object, role: str) -> Mapping[str, Sequence[float]]:
 def own_value(part: Part, weights: object, logs: tuple[float, float]) -> OwnValue | None:
     """Return what the fitted model is worth to this party on its own held-out persons, where it can tell."""
     return part.own_value(weights, logs) if isinstance(part, _Insurer) else None
+
+
+def own_membership(part: Part, weights: object) -> Membership | None:
+    """Return how well a membership attack with own persons does, where this party can tell."""
+    return part.own_membership(weights) if isinstance(part, _Insurer) else None
 
 
 def numbers_of(weights: object, name: str, size: int) -> list[float]:

@@ -341,10 +341,12 @@ class NodeRuntime:
         reason = worth.standing_veto(self.home.path, run.case.contract.digest)
         reason = reason or part.try_candidate(payload.data.get("candidate"))
         value = worth.own(run, part, self.party, payload)
+        attack = worth.attacked(run, part, payload)
+        reason = reason or (worth.TOLD if attack is not None and attack.is_alarm else None)
         data: dict[str, Any] = {"veto": reason is not None, **({"cause": reason} if reason else {})}
         if value is not None:
             data["word"] = worth.word(run, value)
-        worth.keep(self.home.path, run, value, data, self._clock())
+        worth.keep(self.home.path, run, value, attack, data, self._clock())
         self.journal.note("tried candidate", run=run.known.run, veto=reason, word=data.get("word"))
         return Payload(data)
 

@@ -22,11 +22,13 @@ from convoy_contracts.specification import RiskSpecification
 from convoy_models.gates import each_confidence
 from convoy_models.holdout import OwnValue, Word
 from convoy_models.messages import Payload
+from convoy_models.privacy_audit import Membership
 from convoy_models.sums import open_sum
 from convoy_node.admission import Run
 from convoy_node.errors import ActionRefused, NodeError
-from convoy_node.rounds import Part, own_value
+from convoy_node.rounds import Part, own_membership, own_value
 
+TOLD: Final = "an attack with own persons tells who trained it better than epsilon allows."
 OWN: Final = "holdout-own-logs"
 """Purpose of the sum that the insurer opens at home."""
 VALUES, VETOES = "value", "veto.json"
@@ -48,6 +50,11 @@ def own(run: Run, part: Part, party: str, payload: Payload) -> OwnValue | None:
     other = next(p for p in query.participants if p != party)
     total = open_sum(query, {party: run.kept[query.id], other: words})
     return own_value(part, payload.data.get("weights"), (float(total.sum()), query.sigma))
+
+
+def attacked(run: Run, part: Part, payload: Payload) -> Membership | None:
+    """Return how well a membership attack with own persons does on the candidate; None where nobody is held out."""
+    return own_membership(part, payload.data.get("weights")) if run.kept else None
 
 
 def word(run: Run, value: OwnValue) -> Word:
@@ -79,7 +86,9 @@ def statement(value: OwnValue, epsilon_micro: int) -> dict[str, Any]:
     }
 
 
-def keep(home: Path, run: Run, value: OwnValue | None, said: Mapping[str, Any], now: datetime) -> None:
+def keep(
+    home: Path, run: Run, value: OwnValue | None, attack: Membership | None, said: Mapping[str, Any], now: datetime
+) -> None:
     """Write down what this node found and said about a candidate."""
     folder = home / VALUES
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -93,6 +102,9 @@ def keep(home: Path, run: Run, value: OwnValue | None, said: Mapping[str, Any], 
     }
     if value is not None:
         facts |= statement(value, run.case.specification.epsilonMicro)
+    if attack is not None:
+        names = ("advantage", "proven", "allowed", "auc")
+        facts["membership"] = {name: round(getattr(attack, name), 4) for name in names} | {"persons": attack.persons}
     _write(folder / f"{run.known.run}.json", facts)
 
 

@@ -70,6 +70,7 @@ def test_a_model_that_passes_is_released_with_its_evaluation(judged: Any) -> Non
         assert value["run"] == run["uid"]
         assert "alone" in value["statement"]
         assert value["statement"] not in json.dumps(release)
+        assert value["membership"]["proven"] < value["membership"]["allowed"]
         with LedgerView(judged.places.node(short) / "ledger.db") as ledger:
             assert 0 < ledger.spent_mu2(f"urn:convoy:asset:{short}:policy:1") <= 0.838**2 * 1.01
 

@@ -224,6 +224,14 @@ def measures(evaluation: Evaluation, words: Mapping[str, Word]) -> list[Measure]
             f"{len(better)} / {len(words)}",
             AT_HOME,
         ),
+        Measure(
+            Text(
+                "成员推断攻击（各保险公司以真实成员在本地进行）",
+                "membership inference, by every insurer with real members at home",
+            ),
+            "no alarm",
+            AT_HOME,
+        ),
     ]
     out += [
         Measure(
