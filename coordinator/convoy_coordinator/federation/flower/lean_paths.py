@@ -27,6 +27,7 @@ CONTROL_ONLY: Final = frozenset(
 )
 """Each of them passes on at once what is not under ``/v1/control/``."""
 TRACING: Final = frozenset({"RuntimeTracingMiddleware"})
+"""In Flower 1.41; 1.42 has no such layer."""
 FLEET_ONLY: Final = frozenset({"NodeAuthMiddleware", "FleetEventLogMiddleware"})
 """Each of them passes on at once what is not under ``/v1/fleet/``."""
 
