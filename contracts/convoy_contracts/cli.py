@@ -68,9 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(given)
     except ContractsError as error:
-        print(f"{error.code}: {error.cause}", file=sys.stderr)
-        if error.fix:
-            print(error.fix, file=sys.stderr)
+        from convoy_contracts.problems.telling import told
+
+        print(told(error), file=sys.stderr)
     except OSError as error:
         print(f"{error.filename}: {error.strerror}", file=sys.stderr)
     return EXIT_FAULT

@@ -234,10 +234,9 @@ def main() -> None:
         if "--json" in sys.argv:
             print(json.dumps({"error": problem}, ensure_ascii=False))
         else:
-            screen = Console(stderr=True)
-            screen.print(f"[bold red]{error.code}[/]  {error.cause}", highlight=False)
-            if error.fix:
-                screen.print(f"Fix: {error.fix}", highlight=False)
+            from convoy_contracts.problems.telling import told
+
+            Console(stderr=True).print(told(error), soft_wrap=True, highlight=False, markup=False)
         sys.exit(1)
 
 

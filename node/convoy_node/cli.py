@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from convoy_node import desk_cli, join_cli, worth_cli
+from convoy_node import desk_cli, join_cli, release_cli, worth_cli
 from convoy_node.alignment.cli import psi
 from convoy_node.backup import cli as backup_cli
 from convoy_node.cli_data import data
@@ -36,6 +36,7 @@ app = typer.Typer(
 app.add_typer(consent, name="consent")
 desk_cli.add(app)
 worth_cli.add(app)
+release_cli.add(app)
 backup_cli.add(app)
 app.add_typer(psi, name="psi")
 app.add_typer(witness, name="witness")
@@ -350,12 +351,13 @@ def main() -> None:
     """Run the command line; a refusal names cause and fix and never shows a trace."""
     from convoy_audit.errors import AuditError
     from convoy_contracts.errors import ContractsError
+    from convoy_contracts.problems.telling import told
     from convoy_models.errors import ModelsError
 
     try:
         app()
     except (NodeError, AuditError, ContractsError, ModelsError) as error:
-        Console(stderr=True).print(str(error), soft_wrap=True, highlight=False, markup=False)
+        Console(stderr=True).print(told(error), soft_wrap=True, highlight=False, markup=False)
         sys.exit(1)
 
 

@@ -8,6 +8,7 @@ from convoy_contracts.cli import EXIT_FAULT, EXIT_OK, main
 from convoy_contracts.decide import REASONS
 from convoy_contracts.errors import ArgumentRefused
 from convoy_contracts.problems import ACTS, AREAS, GRPC, PROBLEMS, Problem, find, listed
+from convoy_contracts.problems.telling import told
 
 
 def test_every_problem_belongs_to_an_area_and_has_somebody_who_acts() -> None:
@@ -59,3 +60,18 @@ def test_a_code_stands_once() -> None:
     one = Problem("A", "node", "node", None, "t", "t", "c", "c", "f", "f")
     with pytest.raises(ValueError, match="twice"):
         listed(one, one)
+
+
+def test_a_refusal_of_a_command_is_told_in_both_languages(capsys: pytest.CaptureFixture[str]) -> None:
+    """Code, cause, fix, the same in Chinese, and where to read more."""
+    assert main(["problem"]) == EXIT_FAULT
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "ARGUMENT_REFUSED: no code is named"
+    assert lines[1].startswith("Fix: convoy-contracts problem")
+    assert PROBLEMS["ARGUMENT_REFUSED"].fix_zh in lines[2]
+    assert lines[3] == "More: convoy-contracts problem ARGUMENT_REFUSED"
+
+
+def test_an_error_without_a_page_is_told_as_it_is() -> None:
+    """Nothing is made up."""
+    assert told(ValueError("no more")) == "no more"

@@ -1,0 +1,21 @@
+"""What a command line says when it refuses: code, cause and fix, the same in Chinese, and where to read more."""
+
+from __future__ import annotations
+
+from convoy_contracts.problems import PROBLEMS
+
+
+def told(error: Exception) -> str:
+    """Return the lines for standard error; works for the errors of every package, known to the catalogue or not."""
+    code, cause, fix = (str(getattr(error, name, "") or "") for name in ("code", "cause", "fix"))
+    text = str(error)
+    lines = [text if code and text.startswith(code) else f"{code}: {cause or text}" if code else text]
+    if fix and fix not in lines[0]:
+        lines.append(fix if fix.startswith("Fix") else f"Fix: {fix}")
+    entry = PROBLEMS.get(code)
+    if entry is not None:
+        lines += [
+            f"{entry.title_zh}{getattr(error, 'fix_zh', '') or entry.fix_zh}",
+            f"More: convoy-contracts problem {code}",
+        ]
+    return "\n".join(lines)
