@@ -41,8 +41,8 @@ def encode_links(ids: Sequence[bytes], party: str) -> bytes:
         LinksRefused: an id of another size than 16 bytes, or one that repeats.
     """
     own = _array(ids, party)
-    padding = [secrets.token_bytes(LINK_BYTES) for _ in range(bucket(len(own)) - len(own))]
-    return b"".join(sorted([own[i : i + 1].tobytes() for i in range(len(own))] + padding))
+    padding = np.frombuffer(secrets.token_bytes(LINK_BYTES * (bucket(len(own)) - len(own))), dtype=_LINK)
+    return np.sort(np.concatenate([own, padding])).tobytes()
 
 
 def common_rows(ids: Sequence[bytes], blob: bytes, party: str, peer: str) -> NDArray[np.int64]:
@@ -60,7 +60,7 @@ def common_rows(ids: Sequence[bytes], blob: bytes, party: str, peer: str) -> NDA
     if len(blob) % LINK_BYTES:
         raise LinksRefused("the list of link ids has a wrong length.", party=peer)
     own, theirs = _array(ids, party), np.frombuffer(blob, dtype=_LINK)
-    if len(np.unique(theirs)) != len(theirs):
+    if _repeats(theirs):
         raise LinksRefused("a link id appears twice.", party=peer)
     _, order, _ = np.intersect1d(own, theirs, assume_unique=True, return_indices=True)
     if not len(order):
@@ -81,7 +81,7 @@ def places_of(order: bytes, ids: Sequence[bytes], party: str, holder: str) -> ND
     if not order or len(order) % (LINK_BYTES * BUCKET):
         raise LinksRefused("the list of link ids has a wrong length.", party=holder)
     own, rows = _array(ids, party), np.frombuffer(order, dtype=_LINK)
-    if len(np.unique(rows)) != len(rows):
+    if _repeats(rows):
         raise LinksRefused("a link id appears twice.", party=holder)
     _, at_own, at_rows = np.intersect1d(own, rows, assume_unique=True, return_indices=True)
     if not len(at_own):
@@ -101,6 +101,11 @@ def _array(ids: Sequence[bytes], party: str) -> NDArray[Any]:
     # fixed-width byte strings: numpy ignores trailing zero bytes in comparisons, which cannot make
     # two different strings of the same width equal
     links = np.frombuffer(b"".join(ids), dtype=_LINK)
-    if len(np.unique(links)) != len(links):
+    if _repeats(links):
         raise LinksRefused("a link id appears twice.", party=party)
     return links
+
+
+def _repeats(links: NDArray[Any]) -> bool:
+    ordered = np.sort(links)  # several times faster than numpy's unique for byte strings
+    return bool((ordered[1:] == ordered[:-1]).any())
