@@ -66,9 +66,9 @@ def _without_unknown(text: str | bytes) -> Contract | None:
 
 def _take_out(value: Any, path: Sequence[str | int]) -> None:
     """Delete the member at a path; steps that name an alternative of a type and no member are passed over."""
-    here = value
+    here: Any = value
     for step in path[:-1]:
-        if isinstance(here, list) or (isinstance(here, dict) and step in here):
+        if (isinstance(here, list) and isinstance(step, int)) or (isinstance(here, dict) and step in here):
             here = here[step]
     if isinstance(here, dict):
         here.pop(path[-1], None)
