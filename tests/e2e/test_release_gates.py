@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from convoy_contracts.specification import Evaluation
+from convoy_coordinator.keys import read_keys
 from convoy_demo import agreements
 from convoy_demo.places import INSURER_SHORTS
 from convoy_demo.scenario import Scenario
@@ -65,6 +66,12 @@ def test_a_model_that_passes_is_released_with_its_evaluation(judged: Any) -> Non
     card = (judged.places.coordinator / "releases" / run["uid"] / "card.md").read_text()
     for line in ("deviance explained (D2), joint model", "who brought what", "observed / expected, garage yes"):
         assert line in card
+    key = read_keys(judged.places.coordinator / "keys").release_public.hex()
+    folder = str(judged.places.coordinator / "releases" / run["uid"])
+    home = str(judged.places.node("insurer-a"))
+    shown = CliRunner().invoke(app, ["release", "diff", folder, folder, "--home", home, "--key", key])
+    assert shown.exit_code == 0, shown.output
+    assert "Nothing changed." in shown.output
     for short in INSURER_SHORTS:
         value = values_of(judged, short)
         assert value["run"] == run["uid"]
@@ -73,6 +80,19 @@ def test_a_model_that_passes_is_released_with_its_evaluation(judged: Any) -> Non
         assert value["membership"]["proven"] < value["membership"]["allowed"]
         with LedgerView(judged.places.node(short) / "ledger.db") as ledger:
             assert 0 < ledger.spent_mu2(f"urn:convoy:asset:{short}:policy:1") <= 0.838**2 * 1.01
+
+
+def test_the_value_is_forecast_before_signing(judged: Any, tmp_path: Path) -> None:
+    """From the contract's text, the register's count and public priors; nothing is asked of anybody."""
+    text = judged.api.get(f"/v1/contracts/{judged.contracts[agreements.RISK]}")["text"]
+    (tmp_path / "contract.json").write_text(text, encoding="utf-8")
+    asked = ["value", str(tmp_path / "contract.json"), "--cohort", "41000", "--json"]
+    done = CliRunner().invoke(app, [*asked, "--home", str(judged.places.node("insurer-a"))])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.output)
+    assert found["joint"]["low"] < found["joint"]["middle"] < found["joint"]["high"]
+    assert 0 < found["alone"]["middle"] < found["joint"]["middle"]
+    assert "costs epsilon 4.00" in found["statement"]
 
 
 def test_a_useless_model_is_not_released_and_the_run_says_why(judged: Any) -> None:
