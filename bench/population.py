@@ -154,7 +154,7 @@ def audit(size: int, first_seed: int, populations: int, holdout: Population) -> 
         for name, eps, is_private in (("epsilon 4", 4.0, True), ("epsilon 1", 1.0, True), ("no privacy", 4.0, False)):
             spec = risk_specification(round(eps * 1e6))
             spec = spec if is_private else unbound(spec)
-            model = fit(spec, plan(spec, ROLES), cohorts, is_private)
+            model = fit(spec, plan(spec, ROLES), cohorts if is_private else cohorts_of(spec, people), is_private)
             for cohort, pair in young_claims(model, people, holdout).items():
                 found.setdefault(f"{name}, {'with' if cohort == 'joint' else 'without'} OEM data", []).append(pair)
     out: dict[str, Any] = {"populations": populations}
@@ -183,7 +183,7 @@ def one_size(size: int, seed: int, draws: int, holdout: Population, *, with_riva
             rows.append(asdict(joint_worth(model, people, holdout)))
         out[f"epsilon {eps:g}"] = rows
     free = unbound(spec[4.0])
-    plain = fit(free, plan(free, ROLES), cohorts, is_private=False)
+    plain = fit(free, plan(free, ROLES), cohorts_of(free, people), is_private=False)
     out["no privacy"] = asdict(joint_worth(plain, people, holdout))
     out["alone"] = {name: asdict(worth) for name, worth in alone_worth(spec[4.0], people, holdout).items()}
     if with_rivals:
