@@ -34,7 +34,7 @@ from convoy_audit.checkpoint import Checkpoint, open_checkpoint, peek
 from convoy_audit.contract_check import check_contract
 from convoy_audit.entry import parse_entry
 from convoy_audit.errors import AuditError, EvidenceError, FormatError, PolicyError, ProofError
-from convoy_audit.merkle import Tree, frontier_root, leaf_hash, node_hash, verify_consistency, verify_inclusion
+from convoy_audit.merkle import Tree, leaf_hash, verify_consistency, verify_inclusion
 from convoy_audit.note import split_note
 from convoy_audit.policy import Policy, Verified, check_log_signed, quorum_of
 from convoy_audit.proof import TlogProof
@@ -309,26 +309,23 @@ class _Verification:
     def _tree(self, size: int, verified: Verified | None) -> None:
         wanted = set(self._earlier_sizes()) | {size}
         shown = {name for name in self._files if name.startswith("proofs/")}
-        peaks: list[bytes] = []
-        for index, raw in enumerate(self._entries(size)):
-            node, bits = leaf_hash(raw), index
-            while bits & 1:
-                node, bits = node_hash(peaks.pop(), node), bits >> 1
-            peaks.append(node)
-            if shown and f"proofs/{index}.tlog-proof" in shown:
-                self._leaves[index] = leaf_hash(raw)
-            if index + 1 in wanted:
-                self._roots[index + 1] = frontier_root(peaks)
-            self._trail.take(index, raw)
-        if size == 0:
-            self._roots[0] = frontier_root(peaks)
+        tree, take = Tree(), self._trail.take
+        for entries in self._bundles(size):
+            leaves = list(map(leaf_hash, entries))
+            for index, raw in enumerate(entries, start=tree.size):
+                take(index, raw)
+            for index in range(tree.size, tree.size + len(leaves)) if shown else ():
+                if f"proofs/{index}.tlog-proof" in shown:
+                    self._leaves[index] = leaves[index - tree.size]
+            tree.extend(leaves)
+        self._roots |= {at: tree.root(at) for at in wanted if at <= tree.size}
         if verified is not None and self._roots.get(size) != verified.checkpoint.root:
             raise ProofError("the entries do not give the root that was signed")
         self._found("tree", f"derived from {size} entries; the root is the signed one")
 
-    def _entries(self, size: int) -> Iterator[bytes]:
+    def _bundles(self, size: int) -> Iterator[list[bytes]]:
         for span in entries_spans(size):
-            yield from decode_bundle(self._file(entries_path(span.index, span.width)), span.width)
+            yield decode_bundle(self._file(entries_path(span.index, span.width)), span.width)
 
     # 5. Earlier checkpoints lie on the same history.
     def _earlier(self, policy: Policy) -> None:

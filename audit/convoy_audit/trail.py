@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, cast
 
 from convoy_audit.entry import parse_entry
 from convoy_audit.errors import AuditError, EvidenceError, StatementError
@@ -82,8 +82,6 @@ class Trail:
     releases: dict[str, ReleasePublished] = field(default_factory=dict)
     denials: list[DecisionMade] = field(default_factory=list)
     spent_micro: dict[tuple[str, str], int] = field(default_factory=dict)  # party, asset -> total
-    first_at: datetime | None = None
-    last_at: datetime | None = None
     latest: dict[str, datetime] = field(default_factory=dict)  # author ("" = the coordinator) -> latest clock
     summary: Summary = field(default_factory=Summary)
     faults: list[Fault] = field(default_factory=list)
@@ -97,25 +95,38 @@ class Trail:
         except AuditError as error:
             self._fault(Fault.of(error, index))
             return
-        is_stated = type(content) is Statement
-        event = content.event if isinstance(content, Statement) else content
+        event: Event
+        if isinstance(content, Statement):
+            event, author, at = content.event, content.party, content.at
+        else:
+            event, author, at = content, "", content.at
+        kind = type(event)
         self.summary.take(index, content)
-        kind, at = event.TYPE, event.at
-        self.kinds[kind] = self.kinds.get(kind, 0) + 1
-        if self.first_at is None or at < self.first_at:
-            self.first_at = at
-        if self.last_at is None or at > self.last_at:
-            self.last_at = at
+        self.kinds[kind.TYPE] = self.kinds.get(kind.TYPE, 0) + 1
         try:
-            if isinstance(content, Statement):
-                self._statement(content)
-            if not is_stated and isinstance(event, StatedEvent):
+            if author:
+                self._statement(cast("Statement", content))
+            elif isinstance(event, StatedEvent):
                 raise StatementError("a party's act without the party's signature", party=event.party)
-            if type(event) in _JUDGED:
+            if kind in _JUDGED:
                 self._event(event)
-            self._dated(content.party if isinstance(content, Statement) else "", content.at)
+            latest = self.latest.get(author)
+            if latest is None or at > latest:
+                self.latest[author] = at
+            elif (back := (latest - at).total_seconds()) > BACK_DATED_S:
+                raise EvidenceError(f"dated back by {back:.0f} s behind an earlier entry", party=author or None)
         except AuditError as error:
             self._fault(Fault.of(error, index))
+
+    @property
+    def first_at(self) -> datetime | None:
+        """The earliest clock of an event."""
+        return self.summary.first_at
+
+    @property
+    def last_at(self) -> datetime | None:
+        """The latest clock of an event."""
+        return self.summary.last_at
 
     def _statement(self, statement: Statement) -> None:
         enrolled = self.parties.get(statement.party)
@@ -125,14 +136,6 @@ class Trail:
         self.chains.setdefault(statement.party, Chain(statement.party)).accept(statement)
         if isinstance(statement.event, KeyRotated):
             self.rotations[statement.party] = (statement.digest, statement.event.identity_key)
-
-    def _dated(self, author: str, at: datetime) -> None:
-        """Refuse an entry that is dated behind what its author wrote before."""
-        latest = self.latest.get(author)
-        if latest is None or at > latest:
-            self.latest[author] = at
-        elif (back := (latest - at).total_seconds()) > BACK_DATED_S:
-            raise EvidenceError(f"dated back by {back:.0f} s behind an earlier entry", party=author or None)
 
     def _event(self, event: Event) -> None:
         match event:
