@@ -65,7 +65,8 @@ def factors(specification: Mapping[str, Any], arrays: Mapping[str, Floats]) -> t
         levels = [Factor(n, "", "base rate", "", math.exp(c.level)) for n, c in sorted(risk.cohorts.items())]
         return (*levels, *risk.table())
     if kind == "risk-pairs/1" and not specification.get("residual"):
-        return PairsModel.from_arrays(PairsSpecification.model_validate_json(text), arrays).table()
+        tables = PairsModel.from_arrays(PairsSpecification.model_validate_json(text), arrays)
+        return (Factor("all", "", "base rate", "", math.exp(tables.level)), *tables.table())
     if kind == "recommend-items/1":
         spec = RecommendSpecification.model_validate_json(text)
         model = RecommendModel.from_arrays(spec, arrays)

@@ -9,10 +9,10 @@ import pytest
 from pydantic import ValidationError
 
 from convoy_contracts.specification import PairsSpecification
+from convoy_models.curves import diff, factors
 from convoy_models.features import ColumnRefused
 from convoy_models.plan import plan, table_rounds
 from convoy_models.risk.boosting import PairsFit
-from convoy_models.risk.curves import changes, curve, report
 from convoy_models.risk.fit import FitRefused
 from convoy_models.risk.model import ModelMalformed
 from convoy_models.risk.pairs_model import PairsModel
@@ -233,18 +233,14 @@ def test_only_insurers_hold_columns_of_tables() -> None:
 
 
 def test_a_diff_lists_every_factor_that_changed_and_only_those() -> None:
-    """Largest first, with the ratio a customer would feel."""
+    """From released arrays; a factor, and the base rate."""
     spec = specification()
     before = fit_pairs_plain(spec, plan(spec, ROLES), TableRows.build(spec, rows(4_000)))
     tables = {key: values.copy() for key, values in before.tables.items()}
     tables["fuel"][1] += math.log(1.5)
-    after = PairsModel(spec, before.level, tables)
-    found = changes(before, after)
-    assert (found[0].feature, found[0].point) == ("fuel", "p")
-    assert found[0].ratio == pytest.approx(1.5)
-    assert all(change.size < 1e-12 for change in found[1:])
-    assert "1 of " in report(before, after)
-    assert report(before, before).count("\n") == 3
-    bars = curve(after, "fuel").splitlines()
-    assert len(bars) == 3
-    assert bars[1].startswith("p")
+    after = PairsModel(spec, before.level + 0.1, tables)
+    document = spec.model_dump(mode="json", exclude_none=True)
+    old, new = factors(document, before.to_arrays()), factors(document, after.to_arrays())
+    found = {change.key: change.size for change in diff(old, new)}
+    assert found == pytest.approx({("all", "insurer", "fuel", "p"): math.log(1.5), ("all", "", "base rate", ""): 0.1})
+    assert diff(old, old) == []
