@@ -14,6 +14,7 @@ import dataclasses
 import importlib
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -65,6 +66,7 @@ def _all() -> Iterator[tuple[str, str]]:
     yield "docs/reference/settings.md", NOTE + _settings()
     yield "docs/reference/events.md", NOTE + _events()
     yield "docs/reference/life.md", NOTE + _life()
+    yield "docs/reference/interfaces.md", NOTE + _interfaces()
     yield "docs/contracts/README.md", _contract_tables()
 
 
@@ -375,6 +377,46 @@ def _events() -> str:
             "",
         ]
     return "\n".join(lines)
+
+
+# Interfaces -------------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _openapi() -> list[tuple[str, dict[str, Any]]]:
+    """Return title and OpenAPI description of both HTTP services, each built in a folder of its own that is thrown away."""
+    from convoy_coordinator.app import create_app
+    from convoy_coordinator.settings import read_settings
+    from convoy_coordinator.setup import create_home
+    from convoy_node.api import create_app as node_app
+
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "coordinator"
+        create_home(home, name="docs", origin="docs.example/log")
+        coordinator = create_app(read_settings(home)).openapi()
+        node = node_app(Path(folder)).openapi()
+    return [("The coordinator over HTTP", coordinator), ("A node's local HTTP, for the party's own app", node)]
+
+
+def _interfaces() -> str:
+    lines = [
+        "# Interfaces", "",
+        "Members and schemas: `/openapi.json` of a running coordinator; messages of the partner channel:",
+        "`contracts/convoy_contracts/wire/partner.proto`. Refusals: [problems](../problems/README.md). Addresses under `/internal` are for",
+        "the coordinator's own processes and need their token.", "",
+    ]  # fmt: skip
+    for title, described in _openapi():
+        lines += [f"## {title}", "", "| | | |", "|---|---|---|"]
+        for path, methods in described["paths"].items():
+            for method, operation in methods.items():
+                lines.append(f"| {method.upper()} | `{path}` | {_cell(_first(operation.get('description')))} |")
+        lines.append("")
+    text = (ROOT / "contracts/convoy_contracts/wire/partner.proto").read_text(encoding="utf-8")
+    lines += ["## The partner channel over gRPC", "", "| service | call | |", "|---|---|---|"]
+    for service, body in re.findall(r"^service (\w+) \{\n(.*?)^\}", text, re.MULTILINE | re.DOTALL):
+        for comment, name in re.findall(r"((?:  //[^\n]*\n)*)  rpc (\w+)", body):
+            lines.append(f"| {service} | `{name}` | {_cell(comment.replace('  //', ' '))} |")
+    return "\n".join(lines) + "\n"
 
 
 def stale() -> list[str]:

@@ -69,7 +69,7 @@ def _take_out(value: Any, path: Sequence[str | int]) -> None:
     here: Any = value
     for step in path[:-1]:
         if (isinstance(here, list) and isinstance(step, int)) or (isinstance(here, dict) and step in here):
-            here = here[step]
+            here = here[step]  # type: ignore[index]
     if isinstance(here, dict):
         here.pop(path[-1], None)
 
