@@ -133,7 +133,11 @@ class RowAudit(Closed):
 
 
 class RiskSpecification(Closed):
-    """Poisson frequency with log link and one additive tower per party kind (DESIGN §3)."""
+    """Poisson frequency with log link and one additive tower per party kind (DESIGN §3).
+
+    ``cohortFloor``: persons in the joint cohort below which nobody trains; without it, what epsilon and the number of terms ask
+    for (``convoy_models.gates.floor_of``).
+    """
 
     kind: Literal["risk-towers/1"]
     towers: tuple[Tower, ...] = Field(min_length=1, max_length=2)
@@ -150,7 +154,7 @@ class RiskSpecification(Closed):
     epsilonMicro: int = Field(ge=1)
     deltaNano: int = Field(ge=1)
     noiseRule: Literal["honest-one/1"] = NOISE_RULE
-    cohortFloor: int = Field(default=30_000, ge=1)
+    cohortFloor: int | None = Field(default=None, ge=1)
     evaluation: Evaluation | None = None
     alignment: Alignment | None = None
     rowAudit: RowAudit | None = None

@@ -88,7 +88,7 @@ def risk_specification(epsilon_micro: int = EPSILON_MICRO, delta_nano: int = DEL
 def evaluated_risk_specification() -> RiskSpecification:
     """Return the model of the demo's contract: a quarter of the joint cohort is held out, a fifth of mu^2 pays for judging it."""
     terms = Evaluation(holdoutMilli=250, shareMilli=200, confidenceMilli=600, audit="driver_age")
-    return risk_specification().model_copy(update={"evaluation": terms})
+    return risk_specification().model_copy(update={"evaluation": terms, "cohortFloor": None})
 
 
 def recommend_specification(epsilon_micro: int = EPSILON_MICRO, delta_nano: int = DELTA_NANO) -> RecommendSpecification:

@@ -1,6 +1,7 @@
 """What must hold before a model is trained, and before it is released. Pure functions, no figures of their own.
 
-    cohort_floor(mu2, terms, ...)   -> persons below which DP noise eats the gain
+    cohort_floor(mu, terms)         -> persons below which DP noise eats the gain
+    floor_of(specification)         -> the same, or the number that the contract signs
     insurers_gate(K)                -> K >= 3, or the other insurer's sum is what is opened
     utility_gate(evaluation, words) -> better than alone, and how surely
 
@@ -20,6 +21,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from convoy_contracts.specification import RiskSpecification, Specification
+from convoy_models.accounting import mu_of
 from convoy_models.card import Text
 from convoy_models.errors import ModelsError
 from convoy_models.holdout import Evaluation, Word
@@ -73,6 +76,15 @@ def cohort_floor(mu: float, terms: int) -> int:
     if not (math.isfinite(mu) and mu > 0 and terms > 0):
         raise GateRefused("mu and the number of terms must be positive", code="COHORT_TOO_SMALL")
     return math.ceil(SCALE * math.sqrt(terms) / mu / 100) * 100
+
+
+def floor_of(specification: Specification) -> int:
+    """Return the least joint cohort of a run: the signed number, or what epsilon and the number of terms ask for."""
+    if specification.cohortFloor is not None:
+        return specification.cohortFloor
+    mu = mu_of(specification.epsilonMicro / 1e6, specification.deltaNano / 1e9)
+    towers = specification.towers if isinstance(specification, RiskSpecification) else ()
+    return cohort_floor(mu, max(sum(feature.width for tower in towers for feature in tower.features), 1))
 
 
 def terms_within(mu: float, persons: int) -> int:

@@ -33,6 +33,7 @@ from convoy_audit.statement import sign_statement
 from convoy_contracts.decide import Decision
 from convoy_contracts.errors import ContractsError
 from convoy_models.errors import ModelsError
+from convoy_models.gates import floor_of
 from convoy_models.messages import PROTOCOL_VERSION, Payload
 from convoy_models.noise import DiscreteGaussian, NoiseSource
 from convoy_models.plan import PlannedQuery
@@ -268,7 +269,7 @@ class NodeRuntime:
         sides = {side for query in queries_of(run.case.plan, self.party) for side in query.sides}
         parts = max((len(side.parties) for side in sides if self.party in side.parties), default=1)
         lister = lister_of(run.case.specification, run.case.contract)
-        floor = run.case.specification.cohortFloor
+        floor = floor_of(run.case.specification)
         persons = max(rows, default=0) if lister == self.party else sum(rows) * parts
         if (parts == 1 or lister is not None) and persons < floor:
             raise ActionRefused(

@@ -46,6 +46,7 @@ def value(
         return
     from convoy_contracts.document import Contract as Document
     from convoy_contracts.roles import roles_of
+    from convoy_models.gates import floor_of
     from convoy_models.value import ValueUnknown, forecast
 
     try:
@@ -58,7 +59,7 @@ def value(
     if spec is None:
         raise ValueUnknown("the contract pins no specification.")
     own = book or _book(home)
-    found = forecast(spec, len(roles_of(document).get("insurer", ())), own, cohort or spec.cohortFloor, cohort_sd)
+    found = forecast(spec, len(roles_of(document).get("insurer", ())), own, cohort or floor_of(spec), cohort_sd)
     facts = asdict(found) | {"statement": found.statement}
     lines = [
         found.statement,

@@ -21,6 +21,7 @@ from convoy_coordinator.federation.errors import FederationError, NodeRefused, P
 from convoy_coordinator.federation.exchange import Exchange
 from convoy_coordinator.federation.port import CoordinatorPort
 from convoy_coordinator.federation.row_audit import audit_rows
+from convoy_models.gates import floor_of
 from convoy_models.holdout import Evaluation, Word
 from convoy_models.messages import Payload
 from convoy_models.plan import PlannedQuery
@@ -178,9 +179,10 @@ class RoundLoop:
         insurers = run.roles.get("insurer", ())
         holders = [party for party in run.roles.get("oem", ()) if party in rows]  # none where no sum is joint
         joint = sum(rows[party] for party in holders or insurers)
-        if joint < run.specification.cohortFloor:
+        floor = floor_of(run.specification)
+        if joint < floor:
             raise FederationError(
-                f"about {joint} persons, the specification's floor is {run.specification.cohortFloor}",
+                f"about {joint} persons, the floor at this epsilon and number of terms is {floor}",
                 code="COHORT_TOO_SMALL",
                 fix="Wait for more consents, or agree a model with fewer terms.",
             )

@@ -12,11 +12,13 @@ from pydantic import ValidationError
 from convoy_contracts.specification import Evaluation as Terms
 from convoy_contracts.specification import RiskSpecification
 from convoy_demo.specifications import risk_specification
+from convoy_models.accounting import mu_of
 from convoy_models.gates import (
     GateRefused,
     cohort_floor,
     cohort_gate,
     each_confidence,
+    floor_of,
     insurers_gate,
     terms_within,
     utility_gate,
@@ -211,6 +213,16 @@ def test_the_floor_grows_as_epsilon_falls_and_with_the_root_of_the_terms() -> No
     assert cohort_gate(4_000, 0.838, fewer).passed
     with pytest.raises(GateRefused):
         cohort_floor(0.0, 10)
+
+
+def test_a_contract_without_a_floor_gets_the_one_of_its_epsilon_and_terms() -> None:
+    """A signed number stands; otherwise epsilon and the terms decide, at nodes and coordinator alike."""
+    terms = sum(f.width for tower in SPEC.towers for f in tower.features)
+    free = {eps: risk_specification(eps).model_copy(update={"cohortFloor": None}) for eps in (1_000_000, 4_000_000)}
+    assert floor_of(free[4_000_000]) == cohort_floor(mu_of(4.0, 1e-6), terms)
+    assert floor_of(free[1_000_000]) > 3 * floor_of(free[4_000_000])
+    assert floor_of(risk_specification()) == 30_000
+    assert "cohortFloor" not in free[4_000_000].model_dump(mode="json", exclude_none=True)
 
 
 def test_two_insurers_are_no_aggregation() -> None:
