@@ -13,6 +13,7 @@ import io
 import json
 import zipfile
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -80,10 +81,11 @@ class AppBundle:
 
 def app_bundle() -> AppBundle:
     """Build the bundle of this release."""
-    files = {
-        "convoy_federation/__init__.py": _NO_CODE.encode(),
-        "pyproject.toml": _PYPROJECT.encode(),
-    }
+    return bundle_of({"convoy_federation/__init__.py": _NO_CODE.encode(), "pyproject.toml": _PYPROJECT.encode()})
+
+
+def bundle_of(files: Mapping[str, bytes]) -> AppBundle:
+    """Build a bundle of some files, in their order; the same files give the same bytes."""
     manifest = "\n".join(
         f"{name},{hashlib.sha256(content).hexdigest()},{8 * len(content)}" for name, content in files.items()
     )
