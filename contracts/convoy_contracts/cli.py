@@ -28,7 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     decide.add_argument("world", type=Path, help="a JSON file with one world, or with --batch an array of worlds")
     decide.add_argument("--batch", action="store_true", help="read an array of worlds, print an array of decisions")
     decide.add_argument("--exit-code", action="store_true", help="exit 3 for a refusal (with --batch: for any)")
-    decide.add_argument("--explain", choices=("zh", "en"), help="print each gate with the clause it rests on instead")
+    decide.add_argument(
+        "--explain", choices=("zh", "en"), nargs="?", const="en",
+        help="print each gate with the clause it rests on instead; English if no language is named",
+    )  # fmt: skip
     decide.set_defaults(run=_decide)
 
     reasons = commands.add_parser("reasons", help="print every clause, gate and reason code as a Markdown table")
@@ -48,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lint = commands.add_parser("lint", help="list every fault of a contract at once; exit 2 if there are any")
     lint.add_argument("contract", type=Path)
     lint.add_argument("--json", action="store_true", help="print the faults as a JSON array")
+    lint.add_argument("--language", choices=("zh", "en"), default="en", help="language of the text")
     lint.set_defaults(run=_lint)
 
     sign = commands.add_parser("sign", help="sign a contract; prints the signature entry as JSON")
@@ -140,6 +144,13 @@ def _lint(given: argparse.Namespace) -> int:
     faults = lint(given.contract.read_bytes())
     if given.json:
         print(json.dumps([fault.as_json() for fault in faults], ensure_ascii=False))
+    elif given.language == "zh":
+        from convoy_contracts.problems import PROBLEMS
+
+        for fault in faults:
+            known = PROBLEMS[fault.code]
+            print(f"{fault.code}  {fault.where}：{known.title_zh}（{fault.cause}）\n    处理：{known.fix_zh}")
+        print(f"共 {len(faults)} 处问题" if faults else "没有问题；下一步：convoy-contracts sign")
     else:
         for fault in faults:
             print(f"{fault.code}  {fault.where}: {fault.cause}\n    fix: {fault.fix}")

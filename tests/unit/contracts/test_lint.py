@@ -150,3 +150,6 @@ def test_the_command_prints_every_fault_and_exits_2(tmp_path: Path, capsys: pyte
     assert {"PIA_MISSING", "TEXT_NOT_BOUND"} <= {fault["code"] for fault in printed}
     assert main(["lint", str(path)]) == EXIT_FAULT
     assert "fix:" in capsys.readouterr().out
+    assert main(["lint", str(path), "--language", "zh"]) == EXIT_FAULT
+    assert "PIA_MISSING" in (shown := capsys.readouterr().out)
+    assert "处理：" in shown
