@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -75,6 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from convoy_contracts.problems.telling import told
 
         print(told(error), file=sys.stderr)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
     except OSError as error:
         print(f"{error.filename}: {error.strerror}", file=sys.stderr)
     return EXIT_FAULT
