@@ -126,7 +126,12 @@ def fit_pairs_plain(
         rows: persons of all insurers.
         noise: source of the planned noise, or None for exact sums.
         believed: see ``fit_plain``.
+
+    Raises:
+        FitRefused: the specification has a residual (``neural.cann.fit_cann_plain``).
     """
+    if specification.residual is not None:
+        raise FitRefused("a specification with a residual is trained by neural.cann.fit_cann_plain")
     belief: Noise = believed if believed is not None else ("none" if noise is None else "planned")
     steps = PairsFit(specification, made, belief).steps()
     asks = next(steps)

@@ -15,13 +15,15 @@ from convoy_models.accounting import epsilon_of, mu_of
 from convoy_models.features import ColumnRefused
 from convoy_models.mechanisms import SampledGaussian, envelope, left_of, mixed_epsilon
 from convoy_models.neural import shapes
-from convoy_models.neural.cann import ResidualNet, Residuals, capped_losses
+from convoy_models.neural.cann import ResidualNet, Residuals, capped_losses, fit_cann_plain
 from convoy_models.neural.planned import cost_micro, priced
 from convoy_models.plan import PlanRefused, plan
 from convoy_models.risk.cann import MOMENTUM, NETWORK, CannFit, CannModel, tables_model
+from convoy_models.risk.fit import FitRefused
 from convoy_models.risk.model import ModelMalformed
 from convoy_models.risk.pairs_model import PairsModel
 from convoy_models.risk.tables import LEVEL, TableRows, capped_mean
+from convoy_models.simulate import fit_pairs_plain
 from convoy_node.admission import charges
 
 RESIDUAL = Residual(hidden=4, steps=6, rateMicro=1_000_000, batch=3000, noiseMilli=20_000, costMicro=20_000, seed=3)
@@ -241,3 +243,20 @@ def test_inputs_are_public_places_between_minus_one_and_one() -> None:
     for bad in (np.zeros(3), "no", [float("inf")] * shapes.weight_count(SPEC), [99.0] * shapes.weight_count(SPEC)):
         with pytest.raises(shapes.ResidualRefused):
             shapes.checked(SPEC, bad)
+
+
+def test_a_residual_is_never_left_out_in_silence() -> None:
+    """The plaintext fit of tables alone refuses a specification with a residual."""
+    with pytest.raises(FitRefused, match="residual"):
+        fit_pairs_plain(SPEC, plan(SPEC, ROLES), TableRows.build(SPEC, _people(50)))
+
+
+def test_plaintext_fit_with_seeded_coins_repeats_and_noise_changes_it() -> None:
+    """What bench/cann.py measures: planned noise on tables and steps."""
+    people = _people(2_000)
+    made = plan(SPEC, ROLES)
+    exact = fit_cann_plain(SPEC, made, people, believed="planned")
+    np.testing.assert_array_equal(exact.network, _fit(SPEC, [people]).network)
+    noisy = fit_cann_plain(SPEC, made, people, np.random.default_rng(1))
+    assert not np.allclose(noisy.network, exact.network, atol=1e-3)
+    assert np.isfinite(noisy.rate(people)).all()
