@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := contracts audit models node coordinator demo
 RUNTIME ?= embedded
-BENCHES := decide audit register risk recommend population dpsgd protocol privacy connectors runtimes exchange many recovery
+BENCHES := decide audit register risk recommend population severity dpsgd protocol privacy connectors runtimes exchange many recovery
 DATA ?= $(or $(CONVOY_SHARED),../shared)/data
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export FLWR_TELEMETRY_ENABLED := 0
@@ -67,6 +67,9 @@ bench-recommend: $(STAMP) ## Coupon and Dundee (DATA=folder of the data sets)
 
 bench-population: $(STAMP) ## The generated world: joint, alone, pooled, fairness to the young
 	$(BIN)/python bench/population.py --json bench/results/population.json $(ARGS)
+
+bench-severity: $(STAMP) ## Claim amounts (Gamma): generated world and freMTPL2 (DATA=folder of the data set)
+	$(BIN)/python bench/severity.py --data $(DATA) --json bench/results/severity.json
 
 bench-dpsgd: $(STAMP) ## A private step of the neural residual beside a plain one
 	$(BIN)/python bench/dpsgd.py --json bench/results/dpsgd.json
