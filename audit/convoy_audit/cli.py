@@ -1,4 +1,4 @@
-"""The offline verifier: ``convoy-audit verify|show|fsck|query|report|sample|watch|consent|zk|archive``.
+"""The offline verifier: ``convoy-audit verify|show|fsck|query|report|sample|watch|consent|zk|archive|commitment``.
 
     convoy-audit verify PACK [--policy FILE] [--tsa-root PEM]        an evidence pack, folder or zip
     convoy-audit show LOG ENTRY                                      one entry: sentence, bytes, proof
@@ -10,6 +10,7 @@
     convoy-audit watch SOURCE --state FOLDER [--policy FILE] [--once]       the only one that uses a network,
                                                                             if SOURCE is an address
     convoy-audit zk verify PROOF [--pack PACK]      convoy-audit archive make|check
+    convoy-audit commitment new|check|erase KEYS [COMMITMENT]        the value comes by standard input
     convoy-audit consent PROOF --card FILE [--receipt FILE] [--pack PACK]   a person's consent in an epoch
 
 All take ``--json`` and ``--lang zh``. Needs no code of the coordinator. Exit codes:
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from convoy_audit.archive_cli import add_archive
+from convoy_audit.commitment_cli import add_commitment
 from convoy_audit.consent_cli import add_consent
 from convoy_audit.errors import AuditError
 from convoy_audit.query_cli import add_queries
@@ -108,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     add_consent(commands)
     add_zk(commands)
     add_archive(commands)
+    add_commitment(commands)
     return parser
 
 

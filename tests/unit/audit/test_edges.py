@@ -156,7 +156,7 @@ def test_the_messages_that_cosigners_sign_are_those_of_the_specification() -> No
     assert message(CO, "w.example", text, 1_679_315_147) == b"cosignature/v1\ntime 1679315147\n" + text
     expected = (
         b"subtree/v1\n\0"
-         b"\x09w.example"
+        b"\x09w.example"
         + (1_679_315_147).to_bytes(8, "big")
         + b"\x0dlog.example/a"
         + bytes(8)

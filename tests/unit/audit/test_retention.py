@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -184,3 +186,24 @@ def test_the_command_archives_what_is_old_enough(tmp_path: Path, capsys: pytest.
     other = told(600).rewritten([b"x", *log.entries[1:]])
     publish(other, tmp_path / "other")
     assert main(["archive", "check", target, "--log", str(tmp_path / "other")]) == 1
+
+
+def test_the_command_commits_checks_and_forgets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The value comes by standard input; after erasing, and with another value, the answer is 1."""
+
+    def run(act: str, *arguments: str, value: bytes = b"plate B-1234", lang: str = "en") -> tuple[int, str]:
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(value)))
+        code = main(["commitment", act, str(tmp_path / "keys"), *arguments, "--lang", lang])
+        return code, capsys.readouterr().out.strip()
+
+    code, commitment = run("new")
+    assert (code, commitment[:7], len(commitment)) == (0, "sha256:", 71)
+    assert run("check", commitment)[0] == 0
+    assert run("check", commitment, value=b"plate B-1235")[0] == 1
+    assert run("erase", commitment)[0] == 0
+    assert run("erase", commitment)[0] == 0
+    assert run("check", commitment) == (1, "FORGOTTEN: the key of this commitment was erased, or never was here")
+    assert "已遗忘" in run("check", commitment, lang="zh")[1]
+    assert run("check", "nonsense")[0] == 2
