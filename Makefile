@@ -69,7 +69,7 @@ bench-population: $(STAMP) ## The generated world: joint, alone, pooled, fairnes
 	$(BIN)/python bench/population.py --json bench/results/population.json $(ARGS)
 
 bench-severity: $(STAMP) ## Claim amounts (Gamma): generated world and freMTPL2 (DATA=folder of the data set)
-	$(BIN)/python bench/severity.py --data $(DATA) --json bench/results/severity.json
+	$(BIN)/python bench/severity.py --fremtpl2 $(DATA) --json bench/results/severity.json
 
 bench-dpsgd: $(STAMP) ## A private step of the neural residual beside a plain one
 	$(BIN)/python bench/dpsgd.py --json bench/results/dpsgd.json
