@@ -363,6 +363,10 @@ def _measure_rivals(board: Board, portfolio: Portfolio) -> list[str]:
         pooled = rivals.boosted(portfolio, features, named, portfolio.learn)
         board.add("LightGBM, pooled", None, [levelled(portfolio, pooled)], time.monotonic() - start)
         names += [row.model for row in board.rows if row.model.startswith("LightGBM")]
+    else:
+        portfolio.notes.append(
+            "LightGBM cannot be loaded: its rows are left out (pip install lightgbm; Debian: libgomp1)"
+        )
     if portfolio.pairs is not None:
         start = time.monotonic()
         expected = levelled(portfolio, rivals.pooled_glm(portfolio))

@@ -6,7 +6,7 @@ is needed by the bench only (``pip install lightgbm``); without it its rows are 
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 from typing import Any
 
@@ -24,8 +24,12 @@ _RIDGE = 1e-4
 
 
 def has_lightgbm() -> bool:
-    """Tell whether LightGBM is installed."""
-    return importlib.util.find_spec("lightgbm") is not None
+    """Tell whether LightGBM is installed and finds its OpenMP library."""
+    try:
+        importlib.import_module("lightgbm")
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def matrix(portfolio: Portfolio) -> tuple[Floats, list[int]]:
