@@ -327,8 +327,7 @@ class Admission:
                 "MASK_KEY_MISMATCH",
                 "Agree a new version with the node's present key.",
             )
-        peers = {party: key for party, key in pinned.items() if party != self._party}
-        return PairKeys(self._party, self._home.identity.mask, peers, contract.digest)
+        return self._home.office.pair_keys(contract)
 
     def _refused(self, cause: str, code: str, fix: str) -> ActionRefused:
         return ActionRefused(cause, party=self._party, code=code, fix=fix)

@@ -22,9 +22,9 @@ from convoy_contracts.errors import ContractsError
 from convoy_contracts.instants import timestamp
 from convoy_contracts.signatures import sign
 from convoy_contracts.wire.proof import card_fingerprint
+from convoy_node import ledger_file
 from convoy_node.errors import HomeRefused
 from convoy_node.identity import Card, Identity
-from convoy_node.ledger import Ledger
 from convoy_node.register import Register
 from convoy_node.settings import NODE_FILE, PINS_FILE, SCHEMA, Settings
 
@@ -111,7 +111,7 @@ def create_home(
     card = Identity.create(home / "keys", party, born).card(name=name or party, role=role, region=region)
     _write(home / CARD_FILE, json.dumps(card.enrolment(), ensure_ascii=False, indent=2) + "\n")
     pin(home, [card])
-    Ledger.create(home / LEDGER)
+    ledger_file.create(home / LEDGER)  # not by Ledger: scipy takes half a second of every command to import
     Register(home / REGISTER, party=party).close()
     FileWitnessStore.create(home / "witness")
     for folder in ("contracts", "log"):

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from convoy_audit.canonical import b64, b64u
 from convoy_audit.consent import PROOF, RECEIPT, leaf_of, sign_receipt
@@ -32,7 +32,6 @@ from convoy_contracts.canonical import unb64u
 from convoy_contracts.consent import REASK_DAYS, asked_for, record_json, state_of
 from convoy_contracts.document import Contract
 from convoy_contracts.instants import instant, timestamp
-from convoy_models.masks import PairKeys
 from convoy_node import setup
 from convoy_node.consent import history
 from convoy_node.consent.watermark import KnownEpoch, Watermark
@@ -42,6 +41,9 @@ from convoy_node.identity import Identity
 from convoy_node.memory import Memory
 from convoy_node.register import Register, Withdrawal
 from convoy_node.settings import Settings
+
+if TYPE_CHECKING:
+    from convoy_models.masks import PairKeys
 
 BUCKET: Final = 50
 """Numbers of persons leave the node only in whole fifties, rounded down."""
@@ -261,6 +263,8 @@ class ConsentOffice:
 
     def pair_keys(self, contract: Contract) -> PairKeys:
         """Return this party's keys towards the others of a contract, as the signed text pins them."""
+        from convoy_models.masks import PairKeys  # numpy, for few commands
+
         pinned = {p.id: unb64u(p.maskKey.x) for p in contract.parties if p.maskKey is not None and p.id != self.party}
         return PairKeys(self.party, self._identity.mask, pinned, contract.digest)
 

@@ -188,6 +188,7 @@ class Federation:
             answers[party] = answer
         for party, blobs in relay(answers).items():
             self.mail.setdefault(party, {}).update(blobs)
+        self._keep_statements(answers)
         return answers
 
     # Steps ---------------------------------------------------------------------------------------------------------------
@@ -279,9 +280,7 @@ class Federation:
     def authorise(self, run: Run, parties: Sequence[str] | None = None) -> dict[str, Payload]:
         """Have nodes authorise a run; a denial is an answer, not an exception."""
         question = self.question(run, self.evidence(run))
-        answers = self.ask("authorise", dict.fromkeys(parties or run.needed, question))
-        self._keep_statements(answers)
-        return answers
+        return self.ask("authorise", dict.fromkeys(parties or run.needed, question))
 
     def decisions(self, run: Run, parties: Sequence[str] | None = None) -> dict[str, list[str]]:
         """Authorise and return the reasons of each node that denies."""
@@ -356,9 +355,7 @@ class Federation:
 
     def finish(self, run: Run) -> dict[str, Payload]:
         """Tell every node that the run is over."""
-        answers = self.ask("finish", {key: {"run": run.uid, "release": "sha256:" + "0" * 64} for key in run.needed})
-        self._keep_statements(answers)
-        return answers
+        return self.ask("finish", {key: {"run": run.uid, "release": "sha256:" + "0" * 64} for key in run.needed})
 
     def complete(self, kind: str = "risk") -> RiskModel | RecommendModel:
         """Carry out a whole run."""

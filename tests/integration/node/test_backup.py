@@ -195,8 +195,7 @@ def test_a_run_that_the_node_denied_or_that_cost_nothing_is_not_counted(federati
     assert party_id("insurer-a") in federation.decisions(denied)
     aborted = federation.prepare()
     assert federation.decisions(aborted) == {}
-    answers = federation.ask("abort", {party_id("insurer-a"): {"run": aborted.uid, "reason": "TEST"}})
-    federation._keep_statements(answers)
+    federation.ask("abort", {party_id("insurer-a"): {"run": aborted.uid, "reason": "TEST"}})
     new = tmp_path / "new"
     restore_backup(Path(made.place), new, WORDS)
     done = catch_up(new, StaticLog(federation), federation.clock)
