@@ -98,8 +98,17 @@ bench-recovery: $(STAMP) ## Kill every process at every step; writes the table o
 bench-network: $(STAMP) ## Slow and cut links through network namespaces (Linux, unshare)
 	$(BIN)/python bench/network.py --json bench/results/network.json
 
-soak: $(STAMP) ## A thousand runs, a thousand kills, ten thousand worlds (about an hour)
+soak: $(STAMP) ## A thousand runs, a thousand kills on each database, ten thousand worlds (about an hour)
 	$(BIN)/python bench/soak.py --runs 1000 --json bench/results/soak.json
+	$(BIN)/python bench/kills.py --kills 1000 --json bench/results/kills.json
+	CONVOY_EXAMPLES=10000 $(BIN)/python -m pytest -q tests/property/contracts
+
+compose-check: $(STAMP) ## docker-compose.yml against the compose specification and our rules; the same topology as local processes
+	$(BIN)/python deploy/compose_check.py
+
+docs: $(STAMP) ## Write the pages that are derived from the programs, and bench/results/README.md
+	$(BIN)/python docs/generate.py
+	$(BIN)/python bench/report.py
 
 clean: ## Remove build and cache folders (not run/)
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
