@@ -25,13 +25,14 @@ from convoy_node.backup import catch_up as catching
 from convoy_node.backup.catch_up import catch_up
 from convoy_node.backup.folder import make_backup, restore_backup
 from convoy_node.backup.sealed import BackupRefused, SealedReader, SealedWriter
-from convoy_node.backup.standing import RESTORED, mark_restored
+from convoy_node.backup.standing import RESTORED, check_log, mark_restored
 from convoy_node.cli import app
 from convoy_node.errors import HomeRefused, KeyRefused, LedgerError, NodeError
 from convoy_node.ledger import Charge, Ledger
 from convoy_node.ledger_view import LedgerView
 from convoy_node.memory import Memory
 from convoy_node.runtime import NodeRuntime
+from convoy_node.up import Node
 
 UID = "urn:convoy:contract:risk"
 ASSET = "urn:convoy:asset:insurer-a:1"
@@ -331,3 +332,22 @@ def test_a_backup_is_a_copy_of_one_instant_while_consents_are_written(federation
     assert wrong == 0
     last = Memory(tmp_path / "new" / "node.db").last_statement()
     assert made.statement == (statement_from_json(parse_canonical(last), last).number if last else 0)
+
+
+def test_a_node_behind_the_log_or_restored_does_not_go_up(federation) -> None:
+    """Compared at each connection: the coordinator tells the number of this party's last statement in the log."""
+    home = federation.home("insurer-b")
+    assert federation.decisions(federation.prepare()) == {}
+    memory = federation.node("insurer-b").home.memory
+    last = len(memory.statements())
+    check_log(home, memory, last)
+    assert not (home / RESTORED).exists()
+    with pytest.raises(HomeRefused) as refused:
+        check_log(home, memory, last + 1, party_id("insurer-b"))
+    assert refused.value.code == "NODE_RESTORED"
+    with pytest.raises(HomeRefused) as again:
+        Node(home).run()
+    assert again.value.code == "NODE_RESTORED"
+    with pytest.raises(NodeError) as silent:
+        memory.state(lambda *_: b"")
+    assert silent.value.code == "NODE_RESTORED"
