@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from convoy_contracts.document import Contract
+from convoy_contracts.events import ALL
 from convoy_contracts.lifecycle import DPV, State
 
+_IRI = {"@type": "@id"}
 CONTEXT = [
     "http://www.w3.org/ns/odrl.jsonld",
     {
@@ -18,14 +20,24 @@ CONTEXT = [
         "convoy": "urn:convoy:vocabulary:1#",
         "dct": "http://purl.org/dc/terms/",
         "xsd": "http://www.w3.org/2001/XMLSchema#",
+        "dpv:hasDataController": _IRI,
+        "dpv:hasDataSource": _IRI,
+        "dpv:hasPurpose": _IRI,
+        "dpv:hasRecipient": _IRI,
+        "dpv:hasStatus": _IRI,
+        "convoy:party": _IRI,
+        "convoy:asset": _IRI,
     },
 ]
+"""ODRL's own terms are used as its context defines them, so that parties, assets and purposes are read as IRIs, not as text."""
 OPERANDS = {
     "purpose": "odrl:purpose",
     "algorithm": "convoy:algorithm",
     "recipient": "odrl:recipient",
     "elapsedRounds": "odrl:count",
 }
+NAMES_TERMS = ("purpose", "recipient")
+"""Operands whose right side names things rather than text or numbers."""
 OPERATORS = {"eq": "odrl:eq", "isA": "odrl:isA", "isAnyOf": "odrl:isAnyOf", "lteq": "odrl:lteq"}
 ACTIONS = {"use": "odrl:use"}
 
@@ -37,18 +49,18 @@ def export(contract: Contract, state: State | None = None) -> dict[str, Any]:
         contract: parsed.
         state: where it stands, if that is known.
     """
+    name = f"{contract.uid}:{contract.version}"
     view: dict[str, Any] = {
         "@context": CONTEXT,
         "@type": "odrl:Agreement",
-        "@id": f"{contract.uid}:{contract.version}",
-        "uid": f"{contract.uid}:{contract.version}",
+        "uid": name,
         "profile": "urn:convoy:odrl-profile:1",
         "conflict": "odrl:prohibit",
         "convoy:digest": contract.digest,
         "dpv:hasDataController": [p.id for p in contract.parties if "convoy:Controller" in p.roles],
-        "odrl:permission": [_permission(rule) for rule in contract.permission],
-        "odrl:prohibition": [_prohibition(rule) for rule in contract.prohibition],
-        "odrl:obligation": [_duty(duty) for duty in contract.duties or ()],
+        "permission": [_permission(name, rule) for rule in contract.permission],
+        "prohibition": [_prohibition(name, rule) for rule in contract.prohibition],
+        "obligation": [_duty(name, duty) for duty in contract.duties or ()],
         "dpv:hasDuration": {
             "@type": "dpv:TemporalDuration",
             "convoy:notBefore": _time(contract.term.notBefore),
@@ -92,32 +104,32 @@ def export(contract: Contract, state: State | None = None) -> dict[str, Any]:
     return view
 
 
-def _permission(rule: Any) -> dict[str, Any]:
+def _permission(name: str, rule: Any) -> dict[str, Any]:
     return {
-        "uid": f"#{rule.uid}",
-        "odrl:action": ACTIONS.get(rule.action, rule.action),
-        "odrl:target": list(rule.target),
-        "odrl:assignee": list(rule.assignee),
-        "odrl:constraint": [_constraint(c) for c in rule.constraint],
+        "uid": f"{name}#{rule.uid}",
+        "action": ACTIONS.get(rule.action, rule.action),
+        "target": list(rule.target),
+        "assignee": list(rule.assignee),
+        "constraint": [_constraint(c) for c in rule.constraint],
         "dpv:hasPurpose": _purposes(rule.constraint),
     }
 
 
-def _prohibition(rule: Any) -> dict[str, Any]:
+def _prohibition(name: str, rule: Any) -> dict[str, Any]:
     return {
-        "uid": f"#{rule.uid}",
-        "odrl:action": ACTIONS.get(rule.action, rule.action),
-        "odrl:target": list(rule.target) or "convoy:EveryAsset",
-        "odrl:constraint": [_constraint(c) for c in rule.constraint],
+        "uid": f"{name}#{rule.uid}",
+        "action": ACTIONS.get(rule.action, rule.action),
+        "target": list(rule.target) or "convoy:EveryAsset",
+        "constraint": [_constraint(c) for c in rule.constraint],
     }
 
 
-def _duty(duty: Any) -> dict[str, Any]:
+def _duty(name: str, duty: Any) -> dict[str, Any]:
     unit, amount = ("H", duty.withinHours) if duty.withinHours else ("WD", duty.withinWorkingDays)
     return {
-        "uid": f"#{duty.id}",
-        "odrl:action": f"convoy:{duty.kind}",
-        "odrl:assignee": duty.bearer,
+        "uid": f"{name}#{duty.id}",
+        "action": f"convoy:{duty.kind}",
+        "assignee": "convoy:EveryParty" if duty.bearer == ALL else duty.bearer,
         "convoy:trigger": duty.trigger,
         "convoy:within": f"{amount} {unit}",
         "convoy:blocking": duty.blocking,
@@ -125,11 +137,13 @@ def _duty(duty: Any) -> dict[str, Any]:
 
 
 def _constraint(constraint: Mapping[str, Any]) -> dict[str, Any]:
-    left, operator = constraint.get("leftOperand"), constraint.get("operator")
+    left, operator, right = (constraint.get(member) for member in ("leftOperand", "operator", "rightOperand"))
+    terms = right if isinstance(right, list) else [right]
+    named = [{"@id": term} for term in terms if isinstance(term, str)] if left in NAMES_TERMS else terms
     return {
-        "odrl:leftOperand": OPERANDS.get(str(left), left),
-        "odrl:operator": OPERATORS.get(str(operator), operator),
-        "odrl:rightOperand": constraint.get("rightOperand"),
+        "leftOperand": OPERANDS.get(str(left), left),
+        "operator": OPERATORS.get(str(operator), operator),
+        "rightOperand": named,
     }
 
 
