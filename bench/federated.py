@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from flwr.app import Context, RecordDict
 from portfolio import Columns, Portfolio
 
-from convoy_contracts.build import Asset, Member, pairs_contract, risk_contract
+from convoy_contracts.build import Asset, Member, pairs_contract, risk_contract, severity_contract
 from convoy_contracts.canonical import canonical_bytes
 from convoy_contracts.instants import timestamp
 from convoy_contracts.specification import PairsSpecification, RiskSpecification, SeveritySpecification
@@ -128,7 +128,7 @@ class Federation:
         """Ask for a run; return its uid."""
         order = {
             "contractDigest": self.digest,
-            "algorithm": "risk-pairs" if isinstance(self.specification, PairsSpecification) else "risk-towers",
+            "algorithm": self.specification.kind.removesuffix("/1"),
             "requester": self.recipient,
             "purpose": PURPOSE,
         }
@@ -275,8 +275,8 @@ def _contract(
         )
         for short, card in cards.items()
     ]
-    build = pairs_contract if isinstance(specification, PairsSpecification) else risk_contract
-    return build(
+    builders = {"risk-pairs/1": pairs_contract, "severity-towers/1": severity_contract}
+    return builders.get(specification.kind, risk_contract)(
         uid=UID,
         version=1,
         nonce="bench-1",

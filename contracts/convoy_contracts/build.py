@@ -1,7 +1,8 @@
 """Build contract documents: the templates behind ``convoy-contracts new``, the demo and the tests.
 
     contract(uid=..., parties=[Member(...)], assets=[Asset(...)], specification=spec, purpose=..., ...) -> dict
-    risk_contract(...), pairs_contract(...), recommendation_contract(...)      the same with purpose, algorithm id and output filled in
+    risk_contract(...), severity_contract(...), pairs_contract(...), recommendation_contract(...)
+                                               the same with purpose, algorithm id and output filled in
 
 The result is a plain document; ``Contract.parse(canonical_bytes(document))`` checks it. Nothing here signs.
 """
@@ -169,6 +170,16 @@ def pairs_contract(**members: Any) -> dict[str, Any]:
     """Return a contract for the risk model of tables; keywords as ``contract`` without algorithm, purpose and output."""
     return contract(
         algorithm="risk-pairs",
+        purpose="convoy:RiskModelTraining",
+        output="convoy:GlobalModel",
+        **members,
+    )
+
+
+def severity_contract(**members: Any) -> dict[str, Any]:
+    """Return a contract for the mean amount of a claim; keywords as ``contract`` without algorithm, purpose and output."""
+    return contract(
+        algorithm="severity-towers",
         purpose="convoy:RiskModelTraining",
         output="convoy:GlobalModel",
         **members,
