@@ -31,6 +31,12 @@ the insurers put zeros where they know nobody, so the OEM does not learn who ins
 the sums are the same. Only for risk models: a recommendation's profile sums are the OEM's own, so it has to know the joint persons."""
 
 
+Backend = Literal["ckks"]
+"""How sums over two holders are made, where not with the trustee's correlated randomness: *ckks* - under homomorphic encryption; the
+party that holds the vector of a sum holds the secret key (``convoy_models.sums.ckks``). No trustee is needed, at about a hundred
+times the computing."""
+
+
 class Closed(BaseModel):
     """A frozen value that refuses unknown members."""
 
@@ -158,6 +164,15 @@ class RiskSpecification(Closed):
     evaluation: Evaluation | None = None
     alignment: Alignment | None = None
     rowAudit: RowAudit | None = None
+    backend: Backend | None = None
+
+    @model_validator(mode="after")
+    def _audit_needs_the_trustee(self) -> RiskSpecification:
+        if self.rowAudit is not None and self.backend is not None:
+            raise ValueError(
+                "rowAudit works on the trustee's sums; a specification with another backend cannot ask for it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _audited_feature_exists(self) -> RiskSpecification:
@@ -241,6 +256,15 @@ class RecommendSpecification(Closed):
     noiseRule: Literal["honest-one/1"] = NOISE_RULE
     cohortFloor: int = Field(default=3_000, ge=1)
     rowAudit: RowAudit | None = None
+    backend: Backend | None = None
+
+    @model_validator(mode="after")
+    def _audit_needs_the_trustee(self) -> RecommendSpecification:
+        if self.rowAudit is not None and self.backend is not None:
+            raise ValueError(
+                "rowAudit works on the trustee's sums; a specification with another backend cannot ask for it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _shares_leave_something(self) -> RecommendSpecification:

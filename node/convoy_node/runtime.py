@@ -298,7 +298,10 @@ class NodeRuntime:
         session.receive(payload.blobs)
         blobs: dict[str, bytes] = {}
         for query, weights in self._asks(run, payload):
-            factors, cap = part.factors(query, weights)
+            if query.kind != "DOT":
+                factors, cap = part.factors(query, weights)
+            else:
+                factors, cap = ({}, 1.0) if self.party in query.matrix.parties else part.vectors(query)
             blobs |= session.open(query, {p: v for p, v in factors.items() if p in query.participants}, cap)
         return Payload({}, blobs)
 
@@ -308,7 +311,7 @@ class NodeRuntime:
         session.receive(payload.blobs)
         blobs: dict[str, bytes] = {}
         for query, _ in self._asks(run, payload):
-            if query.kind == "DOT" and self.party not in query.matrix.parties:
+            if query.kind == "DOT" and self.party not in query.matrix.parties and not session.opens_dot:
                 vectors, cap = part.vectors(query)
                 blobs |= session.share(query, vectors, cap)
             else:

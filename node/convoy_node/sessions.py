@@ -18,7 +18,11 @@ def terms_of(specification: Specification) -> AuditTerms | None:
 
 
 def make_session(specification: Specification, run: str, attempt: int, keys: PairKeys, **rest: Any) -> PartySession:
-    """Return a holder's session, audited where the contract says so and rows are shared with anybody."""
+    """Return a holder's session: by the contract's backend, audited where it says so and rows are shared with anybody."""
+    if getattr(specification, "backend", None) == "ckks" and rest.get("peers"):
+        from convoy_models.sums.ckks import CkksSession  # an extra: needs TenSEAL when it is used
+
+        return CkksSession(run, attempt, keys, **rest)
     if terms_of(specification) is not None and rest.get("peers"):
         return AuditedSession(run, attempt, keys, **rest)
     return PartySession(run, attempt, keys, **rest)

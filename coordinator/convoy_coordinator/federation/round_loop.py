@@ -312,8 +312,11 @@ class RoundLoop:
         planned = [(ask, run.plan[ask.query]) for ask in asks]
         self._asked |= {ask.query: ask.weights for ask in asks}
         base = {"run": run.uid, "attempt": self.attempt}
-        self._deal([q for _, q in planned])
-        weighted = [(a, q) for a, q in planned if q.kind == "WEIGHTED"]
+        is_dealt = getattr(run.specification, "backend", None) is None
+        if is_dealt:
+            self._deal([q for _, q in planned])
+        opened = {"WEIGHTED"} if is_dealt else {"WEIGHTED", "DOT"}
+        weighted = [(a, q) for a, q in planned if q.kind in opened]
         paired = [(a, q) for a, q in planned if q.kind != "LOCAL"]
         if weighted:
             self._ask_participants("open", weighted, base)

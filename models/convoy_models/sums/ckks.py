@@ -93,22 +93,16 @@ class CkksSession(PartySession):
         run: uid of the run.
         attempt: number of the try.
         keys: own keys under the contract (seals, masks).
-        peers: data holders this party shares persons with.
-        noise: the node's source of noise.
         flood: source of F; the production sampler unless a test says otherwise.
+        rest: as for ``PartySession``; a trustee has no part in it.
     """
 
+    opens_dot = True
+
     def __init__(
-        self,
-        run: str,
-        attempt: int,
-        keys: PairKeys,
-        *,
-        peers: tuple[str, ...] | list[str] = (),
-        noise: NoiseSource,
-        flood: NoiseSource | None = None,
+        self, run: str, attempt: int, keys: PairKeys, *, flood: NoiseSource | None = None, **rest: Any
     ) -> None:
-        super().__init__(run, attempt, keys, peers=peers, trustee="", noise=noise)
+        super().__init__(run, attempt, keys, **(rest | {"trustee": ""}))
         self._flood = flood or DiscreteGaussian()
         self._scheme: _Scheme | None = None
         self._factors: dict[tuple[str, str], Words] = {}

@@ -64,6 +64,9 @@ class PartySession:
         chunk_rows: rows of a matrix in one message; the protocol's constant, smaller in tests.
     """
 
+    opens_dot = False
+    """Whether a DOT query takes its vector at ``open`` already."""
+
     def __init__(
         self,
         run: str,
