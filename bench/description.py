@@ -31,8 +31,9 @@ OPTIONAL = {
 UNITS = {"years": 1.0, "months": 1 / 12, "days": 1 / 365.25}
 """Units of exposure, in years."""
 FEATURE_MEMBERS = {"name", "knots", "levels", "scale", "cuts", "coarse", "bins", "range", "other", "missing"}
+DECIMALS = {"priorRate", "priorScale", "smoothness", "mainScale", "pairScale", "modelCap"}
 SETTINGS = {
-    "claimCap": 1, "priorRate": "0.1", "priorScale": "0.2", "smoothness": "0.8", "sweeps": 5, "labelShareMilli": 600,
+    "priorScale": "0.2", "smoothness": "0.8", "sweeps": 5, "labelShareMilli": 600,
     "deltaNano": 1000,
 }  # fmt: skip
 BOOSTING = {"mainScale": "0.3", "deltaNano": 1000}
@@ -189,11 +190,13 @@ class Description:
         """
         if not self.text.get("towers"):
             return None
+        prior = float(self._prior(columns, learn))
         towers = []
         for role, tower in self.text["towers"].items():
             named = [{"name": feature} if isinstance(feature, str) else feature for feature in tower["features"]]
             features = [self._tower_feature(feature, columns, learn) for feature in named]
-            towers.append({"role": role, "features": features, "cap": str(tower.get("cap", "2"))})
+            usual = "2" if role == "oem" else _decimal(max(0.3, 5 * prior))
+            towers.append({"role": role, "features": features, "cap": str(tower.get("cap", usual))})
         document = {
             "kind": "risk-towers/1",
             "towers": towers,
@@ -202,7 +205,9 @@ class Description:
             "patterns": "own" if is_partial else "joint-only",
             "epsilonMicro": round(epsilon * 1e6),
             **SETTINGS,
-            **(self.text.get("settings") or {}),
+            "claimCap": _usual_claim_cap(prior),
+            "priorRate": _decimal(prior),
+            **_decimals(self.text.get("settings") or {}),
         }
         return self._validated(RiskSpecification, document, "towers or settings")
 
@@ -243,32 +248,40 @@ class Description:
         wanted = self.text.get("boosting")
         if wanted is False:
             return None
-        settings = {**BOOSTING, **(wanted or {})}
+        settings = {**BOOSTING, **_decimals(wanted or {})}
         features = [self._cells(feature, columns, learn) for feature in self.features]
         named = settings.pop("pairs", None)
-        claims, years = columns[self.claims][learn], columns[self.exposure or EXPOSURE][learn]
-        rate = float(claims.sum()) / float(years.sum())
-        prior = (self.text.get("settings") or {}).get("priorRate")
-        if prior is None:
-            prior = f"{max(rate, 1e-4):.1g}" if rate >= 0.001 else "0.001"
-            prior = _decimal(float(prior))
-            self.note(f"no priorRate in 'settings': {prior} is taken, one digit of the learning rows' rate")
-        usual_cap = max(1, math.ceil(2 * float(prior)))
+        prior = float(self._prior(columns, learn))
+        usual_cap = _usual_claim_cap(prior)
         document = {
             "kind": "risk-pairs/1",
             "claimCap": usual_cap,
-            "modelCap": _decimal(min(usual_cap, max(0.25, 4 * float(prior)))),
+            "modelCap": _decimal(min(usual_cap, max(0.25, 4 * prior))),
             "features": features,
-            "pairs": self._usual_pairs(features, claims.size * mu_of(epsilon, 1e-6))
+            "pairs": self._usual_pairs(features, int(learn.sum()) * mu_of(epsilon, 1e-6))
             if named is None
             else [list(pair) for pair in named],
             "claims": self.claims,
             "exposure": self.exposure or EXPOSURE,
-            "priorRate": str(prior),
+            "priorRate": _decimal(prior),
             "epsilonMicro": round(epsilon * 1e6),
             **settings,
         }
         return self._validated(PairsSpecification, document, "features or boosting")
+
+    def _prior(self, columns: Mapping[str, npt.NDArray[Any]], learn: npt.NDArray[np.bool_]) -> str:
+        """Return the public guess of the yearly claim rate: as described, else one digit of what the learning rows have."""
+        named = (self.text.get("settings") or {}).get("priorRate")
+        if named is not None:
+            try:
+                return _decimal(named)
+            except ValueError:
+                self.fault(Fault("settings", f"priorRate is {named!r}", "write a number of claims a year"))
+                return "0.1"
+        rate = float(columns[self.claims][learn].sum()) / float(columns[self.exposure or EXPOSURE][learn].sum())
+        found = _decimal(f"{max(rate, 0.001):.1g}")
+        self.note(f"no priorRate in 'settings': {found} is taken, one digit of the learning rows' rate")
+        return found
 
     def _usual_pairs(self, features: list[dict[str, Any]], strength: float) -> list[list[str]]:
         """Return as many pairs as a cohort of this strength (persons x mu) carries: the noise of a pair costs the same at any size."""
@@ -370,6 +383,18 @@ def _usual_cuts(values: npt.NDArray[np.float64], cells: int) -> list[float]:
     weights = np.cumsum(np.sqrt(counts))
     places = np.searchsorted(weights, np.linspace(0, weights[-1], cells + 1)[1:-1])
     return sorted({float(f"{cut:.6g}") for cut in found[np.minimum(places + 1, found.size - 1)]})
+
+
+def _usual_claim_cap(rate: float) -> int:
+    """Return how many claims of a row count where the description does not say: twice what a year has, at least 1."""
+    return min(20, max(1, math.ceil(2 * rate)))
+
+
+def _decimals(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with the numbers that a contract writes as text written so; whole numbers stay."""
+    return {
+        name: _decimal(v) if name in DECIMALS and isinstance(v, (int, float)) else v for name, v in settings.items()
+    }
 
 
 def _decimal(value: object) -> str:

@@ -173,6 +173,20 @@ def test_a_carmaker_that_knows_some_persons_only(tmp_path: Path) -> None:
     assert rows["joint without DP"] < rows["null (one rate)"]
 
 
+def test_towers_need_only_names_and_numbers_may_be_numbers(tmp_path: Path) -> None:
+    """Knots, levels and caps are assumed; 0.2 and "0.2" are one setting."""
+    towers = {"insurer": {"features": ["age", "town"]}, "oem": {"features": ["power"]}}
+    path = described(
+        tmp_path, data(), towers=towers, features=None, boosting={"mainScale": 0.4}, settings={"priorScale": 0.25}
+    )
+    document = run(tmp_path, path, "--no-rivals")
+    assert any("no knots" in note for note in document["notes"])
+    assert document["specifications"]["towers"]["priorScale"] == "0.25"
+    assert document["specifications"]["tables"]["mainScale"] == "0.4"
+    rows = {row["model"]: row["deviance_x100"] for row in document["rows"]}
+    assert rows["joint without DP"] < rows["null (one rate)"]
+
+
 def test_exposure_in_days(tmp_path: Path) -> None:
     """Said by the description; unsaid days are refused with what to say."""
     columns = data() | {"years": np.full(SIZE, 180)}
