@@ -12,7 +12,8 @@
 The database is copied first and the files after it, so that every release the database names is there. The copied log is derived
 again before the backup counts as made, and again after a restore. A restored backup is older than what the witnesses have seen
 unless nothing was logged since; then ``serve`` refuses with LOG_BEHIND_WITNESS, and what is missing comes from a node's mirror
-(``catch_up``) or not at all. LIMIT: the check of a plain dump holds its entries in memory, about 1 GB a million. Passwords go to ``pg_dump`` and ``psql`` by PGPASSFILE, a file of this user, never by argument.
+(``catch_up``) or not at all. Passwords go to ``pg_dump`` and ``psql`` by PGPASSFILE, a file of this user, never by argument.
+LIMIT: the check of a plain dump holds its entries in memory, about 1 GB a million.
 """
 
 from __future__ import annotations
