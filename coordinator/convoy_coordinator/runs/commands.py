@@ -99,6 +99,26 @@ def lines(run: dict[str, Any]) -> list[str]:
         told.append(f"Progress   {progress.get('step', '')} {progress.get('done', 0)}/{progress['total']}")
     for party, epsilon in sorted((progress.get("epsilon") or {}).items()):
         told.append(f"Epsilon    {party}: {epsilon['spent']} of {epsilon['allowed']}")
+    if progress.get("evaluation"):
+        told += evaluated(progress["evaluation"])
     if run.get("reason"):
         told += [f"Reason     {run['reason']}  {run.get('cause') or ''}", f"Fix        {run.get('fix') or ''}"]
+    return told
+
+
+def evaluated(found: dict[str, Any]) -> list[str]:
+    """Return what the hold-out says about a run's model, as people read it."""
+    gain = found["joiningCarmaker"]
+    low, high = gain["d2Interval95"]
+    told = [
+        f"Hold-out   {found['d2Joint']} % of deviance explained jointly, {found['d2InsurersTogether']} % without the carmaker",
+        f"Gain       {gain['d2Points']:+} points ({low:+} to {high:+}, 95 %)",
+        "Brought    " + ", ".join(f"{role} {points:+}" for role, points in found["moduleShares"].items()),
+    ]
+    told += [f"At home    {party}: {word} than its own model" for party, word in found.get("againstAlone", {}).items()]
+    told += [
+        f"O/E        {found['audited']} {row['level']}: {row['ratio']} ± {row['ratioSd']}"
+        for row in found["levels"]
+        if row["ratio"] is not None
+    ]
     return told
