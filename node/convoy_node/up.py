@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import random
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from convoy_audit.witness_store import FileWitnessStore
 from convoy_contracts.wire import PROTOCOLS, partner_pb2
 from convoy_node import join
 from convoy_node.backup.standing import check_current, check_log
-from convoy_node.channel import ChannelRefused, ChannelUnreachable, CoordinatorUntrusted, Line, refusal
+from convoy_node.channel import ChannelRefused, ChannelUnreachable, CoordinatorUntrusted, Line, proxy_of, refusal
 from convoy_node.channel_home import LEFT, LINK_CA, POSITION, Connection, Credentials, write
 from convoy_node.channel_keys import KEYS, MEMORY, open_line, renew, send_statements
 from convoy_node.errors import HomeRefused, NodeError
@@ -78,6 +79,12 @@ def is_alive(home: Path, now: datetime) -> bool:
         return now.timestamp() - (home / ALIVE).stat().st_mtime <= ALIVE_FOR_S
     except OSError:
         return False
+
+
+def _proxied(connection: Connection) -> dict[str, str]:
+    """Return what makes a child process take the proxy of this node to the SuperLink; its own loopback stays without."""
+    proxy = proxy_of(connection.link, connection.proxy)
+    return {"HTTPS_PROXY": proxy, "https_proxy": proxy} if proxy else {}
 
 
 def rules_in_force(home: Path, approved: frozenset[str]) -> str:
@@ -315,6 +322,7 @@ class Node:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, **_proxied(connection)},
             )
         self._tell(f"SuperNode of {settings.party} started for {connection.link}, rules {rules}")
 

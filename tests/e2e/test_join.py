@@ -22,6 +22,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 from federation_processes import BIN, Federation, Running, command, federation_in, running, told, waited
+from tap import tapped
 
 from convoy_contracts.canonical import canonical_bytes
 from convoy_demo import agreements, party_data
@@ -163,8 +164,9 @@ def test_partners_a_trustee_and_an_auditor_join_in_two_commands_and_take_part_in
             if member.asset:
                 options += ["--asset", member.asset, "--cap", str(member.cap_micro / 1e6)]
             partners[short] = join(federation, stack, member.name, member.role, member.id, *options)
-        watcher = join(federation, stack, "Watcher", "auditor", WATCHER)
-        parties = {partner.party for partner in partners.values()}
+        proxy = stack.enter_context(tapped(0, is_proxy=True))
+        watcher = join(federation, stack, "Watcher", "auditor", WATCHER, "--proxy", f"http://127.0.0.1:{proxy.port}")
+        parties = {partner.party for partner in (*partners.values(), watcher)}
         waited(lambda: parties <= online(federation), federation.words)
 
         bring_data(partners, tmp_path / "handover")
@@ -189,6 +191,11 @@ def test_partners_a_trustee_and_an_auditor_join_in_two_commands_and_take_part_in
         for short in ("oem", "charging"):
             spent = told("convoy-node", "ledger", "--home", partners[short].home)["totals"]
             assert any(total["epsilon"] > 0 for total in spent), f"{short} has answered and paid in its own ledger"
+        served = json.loads((federation.home / "serving.json").read_text())
+        link = json.loads((federation.link / "ready.json").read_text())["public"]
+        assert set(proxy.asked) == {served["enrolment"], served["channel"], link}, (
+            "the auditor took the proxy for all three"
+        )
         everyone = [*partners.values(), watcher]
         cosigned = {row["id"]: row["witness"]["size"] for row in federation.administrator("parties")}
         assert all(cosigned[partner.party] for partner in everyone), "each node is a witness, the auditor's too"

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -16,6 +13,7 @@ import pytest
 from channel_site import Site, alarm, site_in, until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from node_process import listening, node_process
+from tap import tapped
 
 from convoy_audit.statement import sign_statement
 from convoy_contracts.wire import PROTOCOLS, partner_pb2
@@ -33,66 +31,6 @@ ROOT = Path(__file__).resolve().parents[3]
 X25519MLKEM768 = 0x11EC
 KEY_SHARE, SERVER_HELLO = 51, 2
 HELLO = partner_pb2.HelloRequest(protocols=PROTOCOLS, role="insurer")
-
-
-class Tap:
-    """A relay on a port of its own that keeps what each side said first; optionally it speaks CONNECT."""
-
-    def __init__(self, port: int, *, is_proxy: bool = False) -> None:
-        self._target = port
-        self._is_proxy = is_proxy
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self.from_server = b""
-        self.asked: list[str] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        """Stop taking connections."""
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        port = self._target
-        if self._is_proxy:
-            head = b""
-            while b"\r\n\r\n" not in head:
-                head += client.recv(4096)
-            method, target, _ = head.split(b" ", 2)
-            assert method == b"CONNECT"
-            self.asked.append(target.decode())
-            port = int(target.rpartition(b":")[2])
-            client.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        server = socket.create_connection(("127.0.0.1", port))
-        threading.Thread(target=self._copy, args=(client, server, False), daemon=True).start()
-        self._copy(server, client, True)
-
-    def _copy(self, source: socket.socket, sink: socket.socket, is_server: bool) -> None:
-        try:
-            while data := source.recv(65536):
-                if is_server and len(self.from_server) < 4096:
-                    self.from_server += data
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-        except OSError:
-            return
-
-
-@contextmanager
-def tapped(port: int, *, is_proxy: bool = False) -> Iterator[Tap]:
-    """Run a tap in front of a port."""
-    tap = Tap(port, is_proxy=is_proxy)
-    try:
-        yield tap
-    finally:
-        tap.close()
 
 
 def negotiated_group(said: bytes) -> int:
