@@ -20,7 +20,7 @@ from convoy_contracts.decide import REASONS
 from convoy_contracts.problems import PROBLEMS
 
 CODE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
-ENVIRONMENT = ("CONVOY_", "FLWR_", "RAY_", "OMP_", "OPENBLAS_", "GRPC_", "MKL_", "PG", "SSL_", "XDG_", "OTEL_")
+ENVIRONMENT = ("CONVOY_", "FLWR_", "RAY_", "OMP_", "OPENBLAS_", "GRPC_", "MKL_", "PG", "SSL_", "XDG_", "OTEL_", "HTTPS_", "HTTP_")
 NOT_PROBLEMS = {
     "CERTIFICATE_VERIFY_FAILED": "OpenSSL's own word, looked for in an error of grpc",
     "REASON": "the frame in which doctor shows the reasons of an error",
