@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from convoy_node import desk_cli, join_cli, release_cli, worth_cli
+from convoy_node import desk_cli, join_cli, offers_cli, release_cli, worth_cli
 from convoy_node.alignment.cli import psi
 from convoy_node.backup import cli as backup_cli
 from convoy_node.cli_data import data
@@ -37,6 +37,7 @@ app.add_typer(consent, name="consent")
 desk_cli.add(app)
 worth_cli.add(app)
 release_cli.add(app)
+offers_cli.add(app)
 backup_cli.add(app)
 app.add_typer(psi, name="psi")
 app.add_typer(witness, name="witness")

@@ -33,7 +33,7 @@ def show_(folder: Folder, home: Home, key: Key, as_json: AsJson = False) -> None
     """Verify a release and print every factor that a price can depend on."""
     from convoy_models import curves
 
-    bundle = _open(folder, home, key)
+    bundle = opened(folder, home, key)
     rows = curves.factors(bundle.specification, bundle.arrays)
     head = f"Run {bundle.facts.run}, {len(rows)} numbers; factor 1 is average."
     show(
@@ -54,7 +54,7 @@ def diff(
     """Verify two releases and print what changed, the largest change first."""
     from convoy_models import curves
 
-    first, second = _open(old, home, key), _open(new, home, key)
+    first, second = opened(old, home, key), opened(new, home, key)
     made = [curves.factors(bundle.specification, bundle.arrays) for bundle in (first, second)]
     changes = curves.diff(made[0], made[1], least)
     facts = {
@@ -68,7 +68,7 @@ def diff(
     )
 
 
-def _open(folder: Path, home: Path, key: str) -> Bundle:
+def opened(folder: Path, home: Path, key: str) -> Bundle:
     """Return a verified release of a contract that this node has signed, for this party."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 

@@ -1,4 +1,4 @@
-"""The gates before a release, through the real apps: evaluated on the hold-out, refused when useless, vetoed by an insurer."""
+"""From a fitted model to its use, through the real apps: evaluated, refused when useless, vetoed; read, compared, listed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -125,3 +126,45 @@ def test_a_standing_veto_of_an_insurer_stops_a_release(judged: Any) -> None:
     assert values_of(judged, "insurer-b")["said"]["veto"] is True
     cleared = CliRunner().invoke(app, ["veto", "clear", contract, "--home", home])
     assert cleared.exit_code == 0, cleared.output
+
+
+def test_a_person_gets_offers_at_home_and_may_want_general_ones(judged: Any, tmp_path: Path) -> None:
+    """Personal first; context and variety from a catalogue; after the opt-out the general list, without reading the person."""
+    with judged.embedded() as runtime:
+        run = judged.train(runtime, agreements.RECOMMENDATION)
+    assert run["state"] == "finished", run
+    home = judged.places.node("charging")
+    person = str(pq.read_table(next((home / "data").glob("*.parquet")))["person_id"][0])
+    key = read_keys(judged.places.coordinator / "keys").release_public.hex()
+    where = ["--home", str(home), "--key", key]
+    folder = str(judged.places.coordinator / "releases" / run["uid"])
+
+    def listed(*more: str) -> list[dict[str, Any]]:
+        done = CliRunner().invoke(app, ["offers", "list", folder, *where, "--json", *more])
+        assert done.exit_code == 0, done.output
+        return list(json.loads(done.output))
+
+    personal = listed("--person", person)
+    assert [row["reason"] for row in personal] == ["personal"] * 10
+    catalogue = [
+        {
+            "id": item,
+            "kind": "site" if n % 2 else "bundle",
+            "group": f"g{n % 4}",
+            "contexts": ["family"] if n % 3 else [],
+        }
+        for n, item in enumerate(JUDGED.offers.items)
+    ]
+    (tmp_path / "catalogue.json").write_text(json.dumps(catalogue), encoding="utf-8")
+    more = ("--catalogue", str(tmp_path / "catalogue.json"), "--context", "commute", "--length", "4", "--variety", "1")
+    commute = listed("--person", person, *more)
+    by = {row["id"]: row for row in catalogue}
+    assert all(not by[row["id"]]["contexts"] for row in commute)
+    assert len({by[row["id"]]["group"] for row in commute}) == 4
+    out = CliRunner().invoke(app, ["offers", "opt-out", "--person", person, "--home", str(home)])
+    assert out.exit_code == 0, out.output
+    general = listed("--person", person)
+    assert [row["reason"] for row in general] == ["popular"] * 10
+    again = CliRunner().invoke(app, ["offers", "opt-in", "--person", person, "--home", str(home)])
+    assert again.exit_code == 0, again.output
+    assert listed("--person", person) == personal
