@@ -28,6 +28,7 @@ from convoy_audit.canonical import parse_canonical
 from convoy_audit.events import RunSettled
 from convoy_audit.statement import statement_from_json
 from convoy_contracts.document import Contract
+from convoy_node.durable import open_durable, transaction
 from convoy_node.errors import NodeError
 from convoy_node.memory import Memory
 
@@ -68,12 +69,7 @@ class Influence:
     def __init__(self, path: Path) -> None:
         self._guard = threading.RLock()
         with _failing():
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("PRAGMA busy_timeout = 5000")
-            self._db.executescript(_SCHEMA)
-            path.chmod(0o600)
+            self._db = open_durable(path, _SCHEMA)
 
     def close(self) -> None:
         """Close the file."""
@@ -138,15 +134,8 @@ class Influence:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._guard, _failing():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+        with self._guard, _failing(), transaction(self._db) as db:
+            yield db
 
 
 def gaps(home: Path) -> list[dict[str, Any]]:

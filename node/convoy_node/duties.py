@@ -29,6 +29,7 @@ from convoy_audit.statement import sign_statement
 from convoy_contracts.duties import KINDS, Duty, due_at, standing
 from convoy_contracts.instants import timestamp
 from convoy_node.consent.office import ConsentOffice
+from convoy_node.durable import open_durable
 from convoy_node.errors import NodeError
 
 FILE: Final = "duties.db"
@@ -53,12 +54,7 @@ class DutyDesk:
         self._guard = threading.RLock()
         self._noted: tuple[date, tuple[str, ...]] | None = None
         with _failing():
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("PRAGMA busy_timeout = 5000")
-            self._db.executescript(_SCHEMA)
-            path.chmod(0o600)
+            self._db = open_durable(path, _SCHEMA)
 
     @classmethod
     def open(cls, home: Path, office: ConsentOffice) -> Self:

@@ -42,6 +42,7 @@ from convoy_models.mechanisms import (
     left_of,
 )
 from convoy_node import ledger_file
+from convoy_node.durable import transaction
 from convoy_node.errors import BudgetExhausted, LedgerError, NotReserved, RunSettled, SpentBefore
 from convoy_node.ledger_view import TAIL_UNITS, Cohort, LedgerView
 from convoy_node.memory import RESTORED
@@ -337,14 +338,8 @@ class Ledger(LedgerView):
         """One transaction; on disk when the block has ended, gone if it raised."""
         with self._guard:
             try:
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._db
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
-                    raise
+                with transaction(self._db) as db:
+                    yield db
             except sqlite3.Error as error:
                 raise LedgerError(
                     "the ledger cannot be written; nothing was let out.",

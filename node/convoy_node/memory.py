@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from convoy_audit.statement import next_link
+from convoy_node.durable import open_durable, transaction
 from convoy_node.errors import NodeError
 
 _SCHEMA: Final = """
@@ -58,11 +59,7 @@ class Memory:
         self._guard = threading.RLock()
         self._restored = path.with_name(RESTORED)
         with _failing():
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.executescript(_SCHEMA)
-            path.chmod(0o600)
+            self._db = open_durable(path, _SCHEMA)
 
     def close(self) -> None:
         """Close the file."""
@@ -206,15 +203,8 @@ class Memory:
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction; on disk when the block has ended, gone if it raised."""
-        with self._guard, _failing():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+        with self._guard, _failing(), transaction(self._db) as db:
+            yield db
 
 
 @contextmanager

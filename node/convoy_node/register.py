@@ -30,6 +30,7 @@ from convoy_contracts.instants import instant, timestamp
 from convoy_contracts.vocabulary import PURPOSES
 from convoy_node.consent import history
 from convoy_node.consent_table import UNKNOWN_AGE, ConsentRow, TableReader
+from convoy_node.durable import transaction
 from convoy_node.errors import ConsentRefused, DatasetRefused, NodeError
 
 _SCHEMA: Final = """
@@ -490,14 +491,8 @@ class Register:
         """Open a transaction: on disk when the block has ended, gone if it raised."""
         with self._guard:
             try:
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._db
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
-                    raise
+                with transaction(self._db) as db:
+                    yield db
             except sqlite3.IntegrityError as error:
                 raise ConsentRefused(
                     "the register holds a link_id of the table for another person.",

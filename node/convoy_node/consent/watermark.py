@@ -21,6 +21,7 @@ from typing import Final
 from convoy_audit.canonical import parse_canonical
 from convoy_audit.events import ConsentRooted
 from convoy_audit.statement import statement_from_json
+from convoy_node.durable import open_durable, transaction
 from convoy_node.errors import NodeError
 
 _SCHEMA: Final = """
@@ -66,11 +67,7 @@ class Watermark:
     def __init__(self, path: Path) -> None:
         self._guard = threading.RLock()
         with _failing():
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("PRAGMA busy_timeout = 5000")
-            self._db.executescript(_SCHEMA)
+            self._db = open_durable(path, _SCHEMA)
 
     def close(self) -> None:
         """Close the file."""
@@ -163,15 +160,8 @@ class Watermark:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._guard, _failing():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+        with self._guard, _failing(), transaction(self._db) as db:
+            yield db
 
 
 @contextmanager
