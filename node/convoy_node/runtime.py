@@ -54,7 +54,7 @@ BUCKET: Final = 50
 """Row counts leave the node only in buckets of this size, rounded down."""
 ACTIONS: Final = (
     "hello", "witness", "statements", "authorise", "align", "matrix", "deal", "open", "share", "close", "candidate",
-    "reveal", "disclose", "judge", "finish", "abort",
+    "report", "reveal", "disclose", "judge", "finish", "abort",
 )  # fmt: skip
 _CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{1,63}")
 _INSIDE = (
@@ -354,10 +354,16 @@ class NodeRuntime:
         self.journal.note("tried candidate", run=run.known.run, veto=reason, word=data.get("word"))
         return Payload(data)
 
+    def _report(self, payload: Payload) -> Payload:
+        """Tell the trustee what the peers sent, at its challenges; this node takes no further step of any query."""
+        run = self._run(payload)
+        return Payload({}, row_audit.audited_session(run, self.party).report())
+
     def _reveal(self, payload: Payload) -> Payload:
         """Name, at the trustee, the rows that are to be opened to it."""
-        run = self._run(payload)
-        return Payload({}, row_audit.auditing_dealer(run, self.party).reveal())
+        dealer = row_audit.auditing_dealer(self._run(payload), self.party)
+        dealer.receive(payload.blobs)
+        return Payload({}, dealer.reveal())
 
     def _disclose(self, payload: Payload) -> Payload:
         """Open the named rows to the trustee, who is a recipient under the contract's ``rowAudit``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,15 +39,20 @@ def audited(tmp_path_factory: pytest.TempPathFactory, found_small: Found) -> Ite
         yield federation
 
 
-def entries(federation: Any, run: str, kind: str) -> list[dict[str, Any]]:
-    """Return the events of one type that nodes stated about a run."""
+def entries(federation: Any, run: str, kind: str, least: int) -> list[dict[str, Any]]:
+    """Return the events of one type that nodes stated about a run; waits until the log's checkpoint covers ``least``."""
     url = f"{federation.api.url}/v1/log"
-    size = int(httpx.get(f"{url}/checkpoint?which=newest").text.splitlines()[1])
-    rows: list[str] = []
-    while len(rows) < size:
-        rows += httpx.get(f"{url}/entries?start={len(rows)}&end={size}").json()["entries"]
-    texts = [b64decode(row).decode() for row in rows]
-    return [json.loads(text) for text in texts if kind in text and run in text]
+    deadline = time.monotonic() + 60
+    while True:
+        size = int(httpx.get(f"{url}/checkpoint?which=newest").text.splitlines()[1])
+        rows: list[str] = []
+        while len(rows) < size:
+            rows += httpx.get(f"{url}/entries?start={len(rows)}&end={size}").json()["entries"]
+        texts = [b64decode(row).decode() for row in rows]
+        found = [json.loads(text) for text in texts if kind in text and run in text]
+        if len(found) >= least or time.monotonic() > deadline:
+            return found
+        time.sleep(0.2)
 
 
 def test_audited_runs_finish_and_the_log_holds_commitments_and_verdict(audited: Any) -> None:
@@ -56,10 +62,10 @@ def test_audited_runs_finish_and_the_log_holds_commitments_and_verdict(audited: 
         offers = audited.train(runtime, agreements.RECOMMENDATION)
     for run in (risk, offers):
         assert run["state"] == "finished", (run["party"], run["reasons"], run["cause"], run["fix"])
-    assert len(entries(audited, risk["uid"], "node:rows:committed")) == 6  # three pairs, both ends
-    assert len(entries(audited, offers["uid"], "node:rows:committed")) == 2
+    assert len(entries(audited, risk["uid"], "node:rows:committed", 6)) == 6  # three pairs, both ends
+    assert len(entries(audited, offers["uid"], "node:rows:committed", 2)) == 2
     for run in (risk, offers):
-        (verdict,) = entries(audited, run["uid"], "node:rows:audited")
+        (verdict,) = entries(audited, run["uid"], "node:rows:audited", 1)
         assert '"outcome":"allow"' in json.dumps(verdict, separators=(",", ":"))
 
 
@@ -86,7 +92,7 @@ def test_a_node_that_boosts_one_driver_is_caught_logged_and_nothing_is_released(
     assert run["state"] == "failed"
     assert run["reason"] == "ROW_AUDIT_FAILED"
     assert "BLOCK_TOO_LARGE" in run["cause"]
-    (verdict,) = entries(audited, run["uid"], "node:rows:audited")
+    (verdict,) = entries(audited, run["uid"], "node:rows:audited", 1)
     text = json.dumps(verdict)
     assert all(word in text for word in ('"deny"', "BLOCK_TOO_LARGE", "insurer"))
-    assert entries(audited, run["uid"], "release:published") == []
+    assert entries(audited, run["uid"], "release:published", 0) == []

@@ -32,6 +32,7 @@ def audit_rows(
         return None
     if run.trustee is None:
         raise QuorumMissing("the contract names no trustee", fix="Add a party with role convoy:Trustee.")
+    exchange.ask({party: ("report", Payload(dict(base))) for party in paired})
     exchange.ask({run.trustee: ("reveal", Payload(dict(base)))})
     exchange.ask({party: ("disclose", Payload(dict(base))) for party in paired})
     asks = [{"query": query, "weights": weights} for query, weights in asked.items()]

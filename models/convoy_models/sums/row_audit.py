@@ -247,14 +247,14 @@ def read_report(raw: bytes, sender: str) -> dict[str, tuple[Words, Words]]:
     return out
 
 
-def pack_openings(openings: Mapping[int, bytes], report: bytes) -> bytes:
-    """Return opened rows and a report as one message."""
+def pack_openings(openings: Mapping[int, bytes]) -> bytes:
+    """Return opened rows as one message."""
     head = [[row, len(raw)] for row, raw in openings.items()]
     text = json.dumps(head).encode()
-    return len(text).to_bytes(4, "big") + text + b"".join(openings.values()) + report
+    return len(text).to_bytes(4, "big") + text + b"".join(openings.values())
 
 
-def unpack_openings(raw: bytes, sender: str) -> tuple[dict[int, bytes], bytes]:
+def unpack_openings(raw: bytes, sender: str) -> dict[int, bytes]:
     """Read what ``pack_openings`` wrote.
 
     Raises:
@@ -268,7 +268,9 @@ def unpack_openings(raw: bytes, sender: str) -> tuple[dict[int, bytes], bytes]:
             rest = rest[int(size) :]
     except (ValueError, TypeError) as error:
         raise MessageMalformed("opened rows cannot be read.", party=sender) from error
-    return openings, rest
+    if rest:
+        raise MessageMalformed("opened rows have more bytes than they say.", party=sender)
+    return openings
 
 
 def _packed(head: Sequence[Any], words: Sequence[Words]) -> bytes:

@@ -1,12 +1,19 @@
-"""The sessions of ``sums`` with commit and audit (``row_audit``): the same steps, and three more at the end.
+"""The sessions of ``sums`` with commit and audit (``row_audit``): the same steps, and four more at the end.
 
-action    data holder                                   trustee
-matrix    hold(peer, X); commit(peer, inputs)           receive (shapes, roots)
-deal                                                    deal: also draws and sends the challenges
-share/close  as ever; what the challenge asks is kept
-reveal                                                  reveal(): rows that each holder opens
-disclose  disclose(): opened rows and own report
-judge                                                   judge(...): findings, none if all is well
+What each side does, by action:
+
+    action    data holder                                   trustee
+    matrix    hold(peer, X); commit(peer, inputs)           receive (shapes, roots)
+    deal                                                    deal: also draws and sends the challenges
+    share/close  as ever; what the challenge asks is kept
+    report    report(): what was received; no step after it
+    reveal                                                  reveal(): rows that each holder opens
+    disclose  disclose(): these rows
+    judge                                                   judge(...): findings, none if all is well
+
+The order is what makes the challenge secret until it is too late: a holder that has reported takes no further step of
+any query, and the trustee names rows only when it has every report. So whoever relays messages cannot show a cheat the
+rows first and ask the queries then.
 """
 
 from __future__ import annotations
@@ -57,6 +64,7 @@ class AuditedSession(PartySession):
         self._committed: dict[str, CommittedRows] = {}
         self._watches: dict[str, Watch] = {}
         self._revealed: dict[str, Challenge] = {}
+        self._has_reported = False
 
     def commit(self, peer: str, inputs: Floats) -> bytes:
         """Commit to own rows towards a peer, after ``hold``; returns the root.
@@ -108,22 +116,43 @@ class AuditedSession(PartySession):
                     raise MessageMissing(f"rows with {peer} are not committed to and challenged.", party=self.party)
         return super().share(query, vectors, cap)
 
+    def report(self) -> dict[str, bytes]:
+        """Return, to the trustee, what the peers' messages were at its challenges; no query goes on after this.
+
+        Raises:
+            MessageMissing: a challenge has not arrived.
+        """
+        if set(self._watches) != set(self._committed):
+            raise MessageMissing("the trustee has not sent its challenges.", party=self.party)
+        self._has_reported = True
+        blobs: dict[str, bytes] = {}
+        for peer, watch in self._watches.items():
+            masked = self._pair(peer).masked
+            if masked is not None:
+                watch.see(_MATRIX, masked)
+            blobs |= self._blob(self._trustee, f"report.{peer}", watch.report())
+        return blobs
+
     def disclose(self) -> dict[str, bytes]:
-        """Return, to the trustee, the rows it named and what the peers' messages were at its challenge.
+        """Return, to the trustee, the rows it named.
 
         Raises:
             MessageMissing: the trustee has named no rows.
         """
-        if set(self._revealed) != set(self._committed):
+        if not self._has_reported or set(self._revealed) != set(self._committed):
             raise MessageMissing("the trustee has not named the rows to open.", party=self.party)
         blobs: dict[str, bytes] = {}
         for peer, rows in self._committed.items():
-            watch, pair = self._watches[peer], self._pair(peer)
-            if pair.masked is not None:
-                watch.see(_MATRIX, pair.masked)
-            openings = {int(row): rows.opened(int(row)) for row in self._revealed[peer].rows if 0 <= row < pair.rows}
-            blobs |= self._blob(self._trustee, f"disclosed.{peer}", pack_openings(openings, watch.report()))
+            named = [int(row) for row in self._revealed[peer].rows if 0 <= row < self._pair(peer).rows]
+            blobs |= self._blob(
+                self._trustee, f"disclosed.{peer}", pack_openings({row: rows.opened(row) for row in named})
+            )
         return blobs
+
+    def _step(self, query: PlannedQuery, step: str) -> None:
+        if self._has_reported:
+            raise MessageUnexpected(f"query {query.id} after the report to the trustee.", party=self.party)
+        super()._step(query, step)
 
     def _share_of(self, query: PlannedQuery, peer: str) -> Words:
         if self._holds_matrix(query) and peer in self._watches:
@@ -173,6 +202,7 @@ class AuditingDealer(DealerSession):
         super().__init__(run, attempt, keys)
         self._terms = terms
         self._roots: dict[tuple[str, str], bytes] = {}
+        self._reports: dict[tuple[str, str], bytes] = {}
         self._disclosed: dict[tuple[str, str], bytes] = {}
         self._challenges: dict[tuple[str, str], Challenge] = {}
         self._asked: dict[str, PlannedQuery] = {}
@@ -183,12 +213,12 @@ class AuditingDealer(DealerSession):
         return dict(self._roots)
 
     def receive(self, blobs: Mapping[str, bytes]) -> None:
-        """As ``DealerSession.receive``; also commitments and disclosures."""
+        """As ``DealerSession.receive``; also commitments, reports and disclosures."""
         rest = {}
         for name, blob in blobs.items():
             _, holder, tag = parse_name(name)
             kind, _, peer = tag.partition(".")
-            kept = {"commit": self._roots, "disclosed": self._disclosed}.get(kind)
+            kept = {"commit": self._roots, "report": self._reports, "disclosed": self._disclosed}.get(kind)
             if kept is None:
                 rest[name] = blob
                 continue
@@ -219,7 +249,14 @@ class AuditingDealer(DealerSession):
         return blobs
 
     def reveal(self) -> dict[str, bytes]:
-        """Name to every holder the rows that it opens: those its peers and it were asked to look at."""
+        """Name to every holder the rows that it opens: those its peers and it were asked to look at.
+
+        Raises:
+            MessageMissing: a holder has not reported; it could still take steps.
+        """
+        for holder, peer in self._challenges:
+            if (holder, peer) not in self._reports:
+                raise MessageMissing(f"no report of what {peer} sent.", party=holder)
         blobs: dict[str, bytes] = {}
         for holder, peer in self._challenges:
             blobs |= self._sealed(
@@ -232,7 +269,7 @@ class AuditingDealer(DealerSession):
 
         Args:
             values: what honest holders send.
-            closed: the queries that were answered, ids.
+            closed: ids of queries that must have been answered; those that a holder reports are checked too.
         """
         findings: list[Finding] = []
         rows: dict[tuple[str, str], dict[int, OpenedRow]] = {}
@@ -259,13 +296,13 @@ class AuditingDealer(DealerSession):
     def _read(self, holder: str, peer: str) -> tuple[dict[int, OpenedRow], dict[str, tuple[Words, Words]]]:
         if (holder, peer) not in self._disclosed:
             raise MessageMissing("nothing was disclosed.", party=holder)
-        openings, report = unpack_openings(self._disclosed[holder, peer], holder)
+        openings = unpack_openings(self._disclosed[holder, peer], holder)
         count, root = self._shape(holder, peer).rows, self._roots[holder, peer]
         wanted = self._rows(holder, peer).tolist()
         if set(openings) != set(wanted):
             raise MessageMissing("other rows were opened than were named.", party=holder)
         opened = {row: check_opening(openings[row], row, count, root, holder) for row in wanted}
-        return opened, read_report(report, holder)
+        return opened, read_report(self._reports[holder, peer], holder)
 
     def _check(
         self,
@@ -278,7 +315,8 @@ class AuditingDealer(DealerSession):
     ) -> list[Finding]:
         challenge = self._challenges[receiver, sender]
         theirs, own = rows[sender, receiver], rows[receiver, sender]
-        messages = self._messages(receiver, sender, closed)
+        reported = {name.partition("#")[0] for name in report}
+        messages = self._messages(receiver, sender, sorted(reported.union(closed)))
         count = self._shape(sender, receiver).rows
         tests = max(1, len(self._challenges) * len(messages) * -(-count // self._terms.block))
         found: set[FindingCode] = set()

@@ -19,6 +19,7 @@ PROTOCOL_ACTIONS: Final = (
     "open",
     "share",
     "close",
+    "report",
     "reveal",
     "disclose",
     "judge",

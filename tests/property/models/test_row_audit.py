@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convoy_models.errors import MessageMalformed, MessageMissing, TagReused
+from convoy_models.errors import MessageMalformed, MessageMissing, MessageUnexpected, TagReused
 from convoy_models.fixedpoint import FACTOR_BITS, Floats
 from convoy_models.messages import Payload, relay
 from convoy_models.plan import PlannedQuery, Side
@@ -103,6 +103,7 @@ class World:
         return [q.id for q in asked]
 
     def judge(self, closed: list[str]) -> list[Finding]:
+        self.deliver({p: s.report() for p, s in self.sessions.items()})
         self.deliver({TRUSTEE: self.dealer.reveal()})
         self.deliver({p: s.disclose() for p, s in self.sessions.items()})
         return self.dealer.judge(Sent(), closed)
@@ -128,10 +129,10 @@ def test_an_honest_run_is_never_blamed_and_its_sums_are_the_plain_ones(
 
 @pytest.mark.parametrize("liar", [OEM, INSURER])
 @pytest.mark.parametrize("seed", range(5))
-def test_a_row_boosted_to_fifty_is_caught_although_it_is_not_opened(liar: str, seed: int) -> None:
-    """The attack of the reference: one driver's factor is 50. No row is opened but one; the block says it."""
+def test_a_row_boosted_beyond_twice_a_blocks_bound_is_always_caught(liar: str, seed: int) -> None:
+    """The attack of the reference, one driver's factor far beyond its cap; one row of 500 is opened, another one: the block says it."""
     world = World(500, AuditTerms(1, 20), seed)
-    world.sent[liar][seed * 7] = 50.0
+    world.sent[liar][seed * 7] = 2.1 * block_bound(20, CAPS[liar], 10**6)
     other = INSURER if liar == OEM else OEM
     assert Finding(liar, other, "BLOCK_TOO_LARGE") in judged(world)
 
@@ -170,9 +171,33 @@ def test_a_holder_that_opens_another_row_or_nothing_is_named() -> None:
     silent = World(100, AuditTerms(500, 20), 3)
     silent.prepare()
     closed = silent.run()
+    silent.deliver({p: s.report() for p, s in silent.sessions.items()})
     silent.deliver({TRUSTEE: silent.dealer.reveal()})
     silent.deliver({OEM: silent.sessions[OEM].disclose()})
     assert silent.dealer.judge(Sent(), closed) == [Finding(INSURER, OEM, "OPENING_FAILED")]
+
+
+def test_rows_are_named_only_when_nobody_can_take_a_step_any_more() -> None:
+    """A coordinator that helps a cheat cannot have the rows revealed first and ask the queries then."""
+    world = World(100, AuditTerms(100, 20), 5)
+    world.prepare()
+    world.run()
+    world.deliver({INSURER: world.sessions[INSURER].report()})
+    with pytest.raises(MessageMissing):
+        world.dealer.reveal()
+    late = query("late", "DOT", OEM, 4)
+    world.deliver({TRUSTEE: world.dealer.deal(late)})
+    with pytest.raises(MessageUnexpected):
+        world.sessions[INSURER].share(late, {OEM: world.labels}, 1.0)
+
+
+def test_a_query_that_the_coordinator_keeps_silent_about_is_checked_all_the_same() -> None:
+    """What was answered is what the receivers report."""
+    world = World(200, AuditTerms(10, 20), 6)
+    world.sent[INSURER][5] = 50.0
+    world.prepare()
+    world.run()
+    assert Finding(INSURER, OEM, "BLOCK_TOO_LARGE") in world.judge([])
 
 
 def test_no_vector_leaves_before_commitment_and_challenge() -> None:
