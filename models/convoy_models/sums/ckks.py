@@ -25,7 +25,8 @@ function of ``(own share of P's message, polynomial + F)``: one more Gaussian me
 
 for replacing one person's values at P by zeros: a person moves the polynomial of a column by at most its factor in one
 slot, of L2 norm ``sqrt(2/N)`` in coefficients, and the rounding before F, which another row changes everywhere, by an
-L2 norm of about 2^11.4 (21 in each of N coefficients, twice); 2^12 bounds it in all but a negligible share of keys. ``flooding_mu2`` is (*) squared: below one ledger unit (1e-12) for every clip below
+L2 norm of about 2^11.4 (21 in each of N coefficients, twice); 2^12 bounds it in all but a negligible share of keys.
+``flooding_mu2`` is (*) squared: below one ledger unit (1e-12) for every clip below
 60. It holds towards Q only; everybody else sees noisy sums.
 
 The opened sum carries the rounding error of step 3, standard deviation 0.0013, below ``TOLERANCE`` in every
