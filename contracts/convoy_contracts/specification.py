@@ -33,7 +33,7 @@ the sums are the same. Only for risk models: a recommendation's profile sums are
 
 Backend = Literal["ckks"]
 """How sums over two holders are made, where not with the trustee's correlated randomness: *ckks* - under homomorphic encryption; the
-party that holds the vector of a sum holds the secret key (``convoy_models.sums.ckks``). No trustee is needed, at about a hundred
+party that holds the vector of a sum holds the secret key (``convoy_models.sums.ckks``). No trustee is needed, at some hundred
 times the computing."""
 
 
