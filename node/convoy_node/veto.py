@@ -57,7 +57,10 @@ def tried(spec: RiskSpecification, candidate: object, own: tuple[Design, Labels]
     score = np.full(design.size, chosen.level)
     for block in design.blocks:
         score += block.score(np.asarray(chosen.weights["insurer"][block.name]))
-    return _judged(np.exp(np.clip(score, -30.0, 30.0)) * labels.exposure_years, labels)
+    # Severity: amounts stand for years, and who had no claim says nothing (``convoy_models.risk.severity``).
+    there = labels.exposure_years > 0
+    counted = Labels(labels.claims[there], labels.exposure_years[there])
+    return _judged(np.exp(np.clip(score[there], -30.0, 30.0)) * counted.exposure_years, counted)
 
 
 def tried_tables(spec: PairsSpecification, candidate: object, own: TableRows) -> str | None:

@@ -252,16 +252,17 @@ class RoundLoop:
     def evaluate(self, model: Model) -> Evaluated | None:
         """Ask the planned sums about the hold-out, have every insurer try the candidate, and open the gates.
 
-        Tables hold nobody out; every insurer tries them on its own customers all the same.
+        Tables and severity hold nobody out; every insurer tries them on its own customers all the same.
 
         Raises:
             GateRefused: not better than alone on the hold-out.
             NodeRefused: an insurer's veto.
         """
-        if isinstance(model, RecommendModel | SeverityModel):
+        if isinstance(model, RecommendModel):
             return None
         found = gates.evaluate(self._run, model, self._exchange_sums)
-        candidate = {name: [float(v) for v in np.ravel(values)] for name, values in model.to_arrays().items()}
+        tried = model.inverse if isinstance(model, SeverityModel) else model  # as the nodes' sums know it
+        candidate = {name: [float(v) for v in np.ravel(values)] for name, values in tried.to_arrays().items()}
         data: dict[str, Any] = {"run": self._run.uid, "attempt": self.attempt, "candidate": candidate}
         shares: Mapping[str, Mapping[str, Any]] = {}
         if found is not None:
