@@ -41,7 +41,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="added to context.run_config here, never sent to a node; no secrets",
     )
-    line.add_argument("--ready-file", type=Path, help="made when tasks are taken, removed at the end; for health checks")
+    line.add_argument(
+        "--ready-file", type=Path, help="made when tasks are taken, removed at the end; for health checks"
+    )
     line.add_argument("--stop-with-stdin", action="store_true", help="stop when standard input is closed")
     return line
 
