@@ -20,7 +20,21 @@ from convoy_contracts.decide import REASONS
 from convoy_contracts.problems import PROBLEMS
 
 CODE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
-ENVIRONMENT = ("CONVOY_", "FLWR_", "RAY_", "OMP_", "OPENBLAS_", "GRPC_", "MKL_", "PG", "SSL_", "XDG_", "OTEL_", "HTTPS_", "HTTP_")
+ENVIRONMENT = (
+    "CONVOY_",
+    "FLWR_",
+    "RAY_",
+    "OMP_",
+    "OPENBLAS_",
+    "GRPC_",
+    "MKL_",
+    "PG",
+    "SSL_",
+    "XDG_",
+    "OTEL_",
+    "HTTPS_",
+    "HTTP_",
+)
 NOT_PROBLEMS = {
     "CERTIFICATE_VERIFY_FAILED": "OpenSSL's own word, looked for in an error of grpc",
     "REASON": "the frame in which doctor shows the reasons of an error",
@@ -89,6 +103,9 @@ def used(trees: dict[str, ast.AST]) -> dict[str, set[str]]:
         for name, item in class_codes(tree):
             found[item["code"]].add(f"{path} {name}")
         for node in ast.walk(tree):
+            if isinstance(node, ast.keyword) and node.arg == "code" and isinstance(node.value, ast.Constant):
+                if isinstance(node.value.value, str) and node.value.value.isupper():
+                    found[node.value.value].add(f"{path}:{node.value.lineno}")
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in RAISES and node.args:
                 first = node.args[0]
                 if isinstance(first, ast.Constant) and isinstance(first.value, str) and first.value.isupper():

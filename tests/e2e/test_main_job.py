@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -67,20 +66,10 @@ def test_without_noise_the_joint_coefficients_are_those_of_a_pooled_plaintext_fi
 
 @pytest.mark.slow
 def test_both_runtimes_give_the_same_coefficients_for_the_same_seeds(small: Any, tmp_path: Path) -> None:
-    """The same ServerApp and ClientApps: embedded first, then real processes on a copy of the same folders."""
-    places = small.places
-    copies = tmp_path / "copies"
-    shutil.copytree(places.root / "nodes", copies)
+    """The same ServerApp and ClientApps: embedded first, then real processes on the same folders."""
     with small.embedded(seeded_node.noise_of) as runtime:
         first = small.train(runtime)
     assert first["state"] == "finished", first
-    # The same nodes as they were, except that they remember the log: a forgotten witness would be refused.
-    for member in MEMBERS:
-        shutil.rmtree(copies / member.short / "witness")
-        shutil.copytree(places.node(member.short) / "witness", copies / member.short / "witness")
-        shutil.copy(places.node(member.short) / "node.db", copies / member.short / "node.db")
-    shutil.rmtree(places.root / "nodes")
-    shutil.move(str(copies), places.root / "nodes")
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(SUPPORT)
     try:

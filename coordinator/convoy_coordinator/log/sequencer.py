@@ -38,6 +38,7 @@ from convoy_audit.merkle import Tree, leaf_hash, node_hash
 from convoy_coordinator.db.session import SessionFactory, writing
 from convoy_coordinator.errors import Problem, SetupError
 from convoy_coordinator.log import store
+from convoy_coordinator.log.wal import WalKeeper
 
 Indexes = list[int]
 IDLE_S = 5.0
@@ -79,6 +80,7 @@ class Sequencer:
         with sessions() as session:
             self._engine = session.connection().engine
             self._is_postgresql = self._engine.dialect.name == "postgresql"
+            self._wal = None if self._is_postgresql else WalKeeper(self._engine)
             # A writer that was killed may have a commit on its way that the server still finishes: wait for it.
             store.take_writer_lock(session)
             _read_on(session, self.tree)
@@ -120,6 +122,8 @@ class Sequencer:
             self._queue.put(None)
         if thread is not None:
             thread.join()
+        if self._wal is not None:
+            self._wal.stop()
 
     def _run(self) -> None:
         try:
@@ -200,6 +204,8 @@ class Sequencer:
             with self._engine.connect() as connection, connection.begin():
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
                 yield connection
+            if self._wal is not None:
+                self._wal.note()
             return
         if time.monotonic() - self._last_used > IDLE_S:
             self._let_go()

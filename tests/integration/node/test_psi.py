@@ -48,7 +48,9 @@ class Legacy:
             strangers = [person for (person,) in others if person not in self.plates[short]][:35]
             self.plates[short] |= {person: f"X-{short}-{person}" for person in strangers}
             with (folder / f"{short}.csv").open("w", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerows([("person_id", "identifier"), *self.plates[short].items()])
+                csv.writer(file, lineterminator="\n").writerows(
+                    [("person_id", "identifier"), *self.plates[short].items()]
+                )
 
     @property
     def common(self) -> dict[str, str]:

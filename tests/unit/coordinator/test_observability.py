@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from convoy_coordinator.observability import metrics
 from convoy_contracts.operations.logs import about, start_logs
+from convoy_coordinator.observability import metrics
 
 
 def test_a_line_is_one_json_object_with_run_and_contract() -> None:

@@ -1,0 +1,66 @@
+"""Move SQLite's write-ahead log into the database file beside the writer, not within its commits.
+
+By itself SQLite does that in the commit that passes a thousand pages: that one writes and syncs megabytes while every append waits.
+A passive checkpoint on another connection holds up nobody. Nothing of durability changes: a commit is synced in the write-ahead log
+before it is acknowledged (``synchronous=FULL``), and a process that dies leaves it for the next start. If this thread falls
+behind, the writer does it itself from ``BACKSTOP_PAGES`` on, so the file stays bounded.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any, Final
+
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import SQLAlchemyError
+
+BACKSTOP_PAGES: Final = 8000
+EVERY_S: Final = 0.5
+_log = logging.getLogger(__name__)
+
+
+class WalKeeper:
+    """The thread that keeps one database's write-ahead log short.
+
+    Args:
+        engine: of a SQLite file; connections that it opens from now on leave checkpoints to this thread.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._is_dirty = threading.Event()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        if not event.contains(engine, "connect", _leave_it):
+            event.listen(engine, "connect", _leave_it)
+
+    def note(self) -> None:
+        """Say that something was committed."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="log-wal", daemon=True)
+            self._thread.start()
+        self._is_dirty.set()
+
+    def stop(self) -> None:
+        """End; what is left in the write-ahead log stays there, durable."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(EVERY_S):
+            if not self._is_dirty.is_set():
+                continue
+            self._is_dirty.clear()
+            try:
+                with self._engine.connect() as connection:
+                    connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+            except SQLAlchemyError as error:
+                _log.warning("the write-ahead log was not moved: %s", type(error).__name__)
+
+
+def _leave_it(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA wal_autocheckpoint={BACKSTOP_PAGES}")
+    cursor.close()
