@@ -1,7 +1,7 @@
 """Evidence packs on disk: a folder, or a zip file.
 
     write_pack(path: Path, parts: Parts) -> Path            a new folder, or a file if it ends .zip
-    verify_pack(path: Path, policy: Policy | None = None, tsa_roots=()) -> Verdict
+    verify_pack(path: Path, policy: Policy | None = None, tsa_roots=(), jobs=1) -> Verdict
     read_files(path: Path) -> Mapping[str, bytes]           lazily; folder or zip
 
 With ``cli``, ``fsck`` and ``witness_store`` the only module here that opens files. Reading is
@@ -49,13 +49,24 @@ def write_pack(path: Path, parts: Parts) -> Path:
     return path
 
 
-def verify_pack(path: Path, policy: Policy | None = None, tsa_roots: Sequence[bytes] = ()) -> Verdict:
+def verify_pack(path: Path, policy: Policy | None = None, tsa_roots: Sequence[bytes] = (), jobs: int = 1) -> Verdict:
     """Verify an evidence pack on disk; see ``pack.verify_files``.
+
+    Args:
+        path: folder or zip.
+        policy: the pinned one.
+        tsa_roots: as there.
+        jobs: processes that read a large pack; more than one only from a program with one thread.
 
     Raises:
         FormatError: there is no evidence pack at ``path``.
     """
-    return verify_files(read_files(path), policy, tsa_roots)
+    files = read_files(path)
+    if jobs < 2:
+        return verify_files(files, policy, tsa_roots)
+    from convoy_audit.skim_pool import bundles_of
+
+    return verify_files(files, policy, tsa_roots, bundles_of(path, files, jobs))
 
 
 def read_files(path: Path) -> Mapping[str, bytes]:

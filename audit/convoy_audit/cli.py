@@ -1,6 +1,6 @@
 """The offline verifier: ``convoy-audit verify|show|fsck|query|report|sample|watch|consent|zk|archive|commitment``.
 
-    convoy-audit verify PACK [--policy FILE] [--tsa-root PEM]        an evidence pack, folder or zip
+    convoy-audit verify PACK [--policy FILE] [--tsa-root PEM] [--jobs N]     an evidence pack, folder or zip
     convoy-audit show LOG ENTRY                                      one entry: sentence, bytes, proof
     convoy-audit fsck LOG [--policy FILE]                            a coordinator's SQLite file or pg_dump,
                                                                      a folder of tiles, or a pack
@@ -102,6 +102,13 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "--tsa-root", type=Path, metavar="PEM", action="append", help="root certificate of a time-stamping authority"
     )
+    verify.add_argument(
+        "--jobs",
+        type=int,
+        default=0,
+        metavar="N",
+        help="processes for a large pack; as many as there are cores if not given",
+    )
     show = _command(commands, "show", _show, "print one entry", "LOG", "evidence pack, tiles, SQLite file or pg_dump")
     show.add_argument("entry", metavar="ENTRY", type=int, help="index of the entry, from 0")
     _command(commands, "fsck", _fsck, "derive a whole log again", "LOG", "SQLite file, pg_dump, tiles, or pack")
@@ -127,9 +134,10 @@ def _command(commands: Any, name: str, act: Any, what: str, path: str, kind: str
 
 def _verify(given: argparse.Namespace) -> int:
     from convoy_audit.archive import verify_pack
+    from convoy_audit.skim_pool import cores
 
     roots = [path.read_bytes() for path in given.tsa_root or ()]
-    verdict = verify_pack(given.path, _policy(given), roots)
+    verdict = verify_pack(given.path, _policy(given), roots, given.jobs if given.jobs > 0 else cores())
     if given.json:
         _print_json(verdict.as_json())
     else:

@@ -365,6 +365,17 @@ class PartyRotated(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SupernodeRotated(Event):
+    """A party's SuperNode got another key, which its identity key has asked for; ``key`` is the digest of its PEM."""
+
+    TYPE = "coordinator:supernode:rotated"
+    TITLES = ("SuperNode key rotated", "SuperNode 密钥轮换")
+
+    party: Token
+    key: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PartyRevoked(Event):
     """A party's access was taken away; with ``key-compromise`` its identity key counts no more from ``at`` on."""
 
@@ -600,6 +611,7 @@ CATALOGUE: Final[tuple[type[Event], ...]] = (
     EnrolmentDecided,
     CertificateIssued,
     PartyRotated,
+    SupernodeRotated,
     PartyRevoked,
     PartyDeparted,
     AccessRefused,

@@ -17,10 +17,11 @@ from typing import Any
 
 from convoy_audit.checkpoint import Checkpoint, peek
 from convoy_audit.errors import AuditError, EvidenceError
-from convoy_audit.merkle import Tree, leaf_hash
+from convoy_audit.merkle import Tree
 from convoy_audit.policy import Policy
+from convoy_audit.skim import skim
 from convoy_audit.sources import open_log
-from convoy_audit.tiles import tile_data, tile_path, tile_spans
+from convoy_audit.tiles import WIDTH, tile_data, tile_path, tile_spans
 from convoy_audit.trail import Fault, Trail
 
 
@@ -68,33 +69,67 @@ def check_log(path: Path, policy: Policy | None = None) -> Findings:
         FormatError: there is no log at ``path``.
     """
     log = open_log(path)
-    findings, tree, trail = Findings(), Tree(), Trail()
-    frontiers = dict(log.frontiers or {})
-    last = 0
+    reading = _Reading(dict(log.frontiers or {}))
+    findings, tree = reading.findings, reading.tree
+    is_broken = False
     try:
         for index, leaf, body in log.rows():
-            if index != tree.size or not isinstance(body, bytes):
-                findings.wrong("an entry is missing or is not what it was", tree.size)
+            is_broken = index != tree.size + len(reading.bodies) or not isinstance(body, bytes)
+            if is_broken:
                 break
-            if leaf is not None and leaf_hash(body) != leaf:
-                findings.wrong("the stored leaf is not that of the entry", index)
-            tree.append(leaf_hash(body))
-            trail.take(index, body)
-            stored = frontiers.pop(tree.size, None)
-            if stored is not None and stored != b"".join(tree.frontier()):
-                findings.wrong(f"the stored frontier of {tree.size} does not fit", index)
-            last = tree.size if stored is not None else last
+            reading.take(leaf, body)
+        reading.flush()
     except AuditError as error:
+        reading.flush()
         findings.faults.append(Fault.of(error, tree.size))
-    for size in sorted(frontiers):
+    if is_broken:
+        findings.wrong("an entry is missing or is not what it was", tree.size)
+    for size in sorted(reading.frontiers):
         findings.wrong(f"a frontier of {size} is stored; there are {tree.size} entries")
-    if log.frontiers is not None and last != tree.size:
-        findings.wrong(f"the last stored frontier is of {last}, there are {tree.size} entries")
+    if log.frontiers is not None and reading.last != tree.size:
+        findings.wrong(f"the last stored frontier is of {reading.last}, there are {tree.size} entries")
     if log.files is not None:
         _check_tiles(findings, tree, log.files)
     for note in log.notes:
         _compare(findings, tree, note, policy)
-    return _sum_up(findings, tree, trail)
+    findings.size, findings.root = tree.size, tree.root()
+    findings.faults += reading.trail.faults
+    return findings
+
+
+class _Reading:
+    """The entries so far; judged by whole bundles, which is several times faster than one by one."""
+
+    def __init__(self, frontiers: dict[int, bytes]) -> None:
+        self.findings, self.tree, self.trail = Findings(), Tree(), Trail()
+        self.frontiers = frontiers  # those that no entry has come to yet
+        self.last = 0  # size of the last frontier that was compared
+        self.bodies: list[bytes] = []
+        self._leaves: list[bytes | None] = []
+
+    def take(self, leaf: bytes | None, body: bytes) -> None:
+        """Take the next entry with the leaf hash that is stored beside it."""
+        self.bodies.append(body)
+        self._leaves.append(leaf)
+        if len(self.bodies) == WIDTH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Judge what was taken."""
+        start, run = self.tree.size, skim(self.bodies)
+        for position, leaf in enumerate(self._leaves):
+            if leaf is not None and leaf != run.leaf(position):
+                self.findings.wrong("the stored leaf is not that of the entry", start + position)
+        run.extend(self.tree)
+        if not self.trail.take_run(start, run):
+            for index, body in enumerate(self.bodies, start):
+                self.trail.take(index, body)
+        for size in range(start + 1, self.tree.size + 1):
+            stored = self.frontiers.pop(size, None)
+            if stored is not None and stored != b"".join(self.tree.frontier(size)):
+                self.findings.wrong(f"the stored frontier of {size} does not fit", size - 1)
+            self.last = size if stored is not None else self.last
+        self.bodies, self._leaves = [], []
 
 
 def _check_tiles(findings: Findings, tree: Tree, files: Mapping[str, bytes]) -> None:
@@ -116,9 +151,3 @@ def _compare(findings: Findings, tree: Tree, note: bytes, policy: Policy | None)
             findings.verified_signatures += len(policy.standing(note).note.signatures)
     except AuditError as error:
         findings.faults.append(Fault.of(error))
-
-
-def _sum_up(findings: Findings, tree: Tree, trail: Trail) -> Findings:
-    findings.size, findings.root = tree.size, tree.root()
-    findings.faults += trail.faults
-    return findings

@@ -92,7 +92,7 @@ def check_ed25519_public(key: bytes) -> None:
         raise KeyRejected("this Ed25519 public key is not canonical")
     if y in _LOW_ORDER_Y:
         raise KeyRejected("this Ed25519 public key has low order")
-    if not _is_on_curve(y):
+    if not _is_on_curve(y):  # a thousand times the rest, so remembered
         raise KeyRejected("this Ed25519 public key is no point of the curve")
 
 
@@ -186,6 +186,7 @@ def _ml_dsa_public(key: bytes) -> MLDSA44PublicKey:
         raise KeyRejected("this is no ML-DSA-44 public key") from None
 
 
+@lru_cache(maxsize=1024)
 def _is_on_curve(y: int) -> bool:
     """Tell whether x^2 = (y^2 - 1) / (d y^2 + 1) has a root (Euler's criterion)."""
     d = -121665 * pow(121666, -1, _P) % _P

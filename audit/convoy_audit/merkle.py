@@ -7,8 +7,9 @@
     consistency_proof(leaf_hashes, size1, size2=None) -> list[bytes]
     verify_inclusion(leaf_hash, index, size, proof, root) -> None           raises ProofError
     verify_consistency(size1, size2, proof, root1, root2) -> None           raises ProofError
-    Tree: append(leaf_hash), extend(leaf_hashes), root(size=None), inclusion_proof, consistency_proof,
-        frontier(size=None)
+    Tree: append(leaf_hash), extend(leaf_hashes), extend_perfect(levels), root(size=None), inclusion_proof,
+        consistency_proof, frontier(size=None)
+    perfect_levels(leaves: bytes) -> list[bytes]
 
 Verification follows RFC 9162 §2.1.3.2 and §2.1.4.2 step by step and raises; it never returns a
 verdict. One deviation, on the safe side: ``size1 == 0`` is always an error, because a consistency
@@ -70,6 +71,15 @@ def frontier_root(peaks: Sequence[bytes]) -> bytes:
     return node
 
 
+def perfect_levels(leaves: bytes) -> list[bytes]:
+    """Return every level of a perfect tree, leaves (32 bytes each, a power of two of them) first, root last."""
+    levels, sha256 = [leaves], hashlib.sha256
+    while len(below := levels[-1]) > HASH_BYTES:
+        pairs = range(0, len(below), 2 * HASH_BYTES)
+        levels.append(b"".join([sha256(_NODE + below[at : at + 2 * HASH_BYTES]).digest() for at in pairs]))
+    return levels
+
+
 class Tree:
     """A growing tree, every level in memory (64 bytes an entry); proves at any size it has had.
 
@@ -116,6 +126,33 @@ class Tree:
             fresh = b"".join([sha256(_NODE + below[at : at + 2 * HASH_BYTES]).digest() for at in pairs])
             level += 1
         # The leaves come last: whoever reads the size meanwhile finds every node of that size.
+        for level in reversed(range(len(additions))):
+            self._levels[level] += additions[level]
+
+    def extend_perfect(self, levels: Sequence[bytes]) -> None:
+        """Add the leaves of a perfect tree whose nodes ``perfect_levels`` has given; they are not hashed again.
+
+        Raises:
+            ProofError: the size is no multiple of the leaves that are added, or the levels are not those of a perfect tree.
+        """
+        count = len(levels[0]) // HASH_BYTES
+        widths = [len(level) for level in levels]
+        _check(
+            bool(count) and widths == [(count >> n) * HASH_BYTES for n in range(count.bit_length())],
+            "these are not the levels of a perfect tree",
+        )
+        _check(self.size % count == 0, f"a perfect tree of {count} leaves does not fit after {self.size}")
+        top, node = len(levels) - 1, levels[-1]
+        carried: list[bytes] = []
+        position = self.size // count
+        while position & 1:
+            node = node_hash(self._node(top + len(carried), position - 1), node)
+            carried.append(node)
+            position >>= 1
+        additions = [*levels, *carried]
+        while len(self._levels) < len(additions):
+            self._levels.append(bytearray())
+        # As in ``extend``: the leaves come last.
         for level in reversed(range(len(additions))):
             self._levels[level] += additions[level]
 

@@ -17,6 +17,7 @@ lines (the specification asks for at least 16; 32 witnesses with two keys each n
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from convoy_audit.keys import SignatureType, check_public, public_of_seed, sign_
 
 MAX_NOTE_BYTES: Final = 1024 * 1024
 MAX_SIGNATURES: Final = 100
+_CONTROL: Final = re.compile(rb"[\x00-\x09\x0b-\x1f]")
 _DASH: Final = "— ".encode()
 _SECRET: Final = "PRIVATE+KEY+"  # noqa: S105 - the format's prefix
 
@@ -257,7 +259,7 @@ def split_note(text: bytes) -> tuple[bytes, list[SignatureLine]]:
         text.decode("utf-8")
     except UnicodeDecodeError:
         raise FormatError("a note that is not UTF-8") from None
-    if any(byte < 0x20 and byte != 0x0A for byte in text):
+    if _CONTROL.search(text):
         raise FormatError("a note with a control character")
     if not text.endswith(b"\n"):
         raise FormatError("a note that does not end with a newline")

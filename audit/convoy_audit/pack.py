@@ -14,10 +14,11 @@ Pure: ``convoy_audit.archive`` reads and writes folders and zip files.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeAlias
 
 from convoy_audit import timestamps
 from convoy_audit.canonical import (
@@ -40,14 +41,17 @@ from convoy_audit.policy import Policy, Verified, check_log_signed, quorum_of
 from convoy_audit.proof import TlogProof
 from convoy_audit.report import render
 from convoy_audit.shapes import INSTANT
+from convoy_audit.skim import Keys, Skimmed, skim_bundle
 from convoy_audit.summary import MAX_PROOFS, Summary
-from convoy_audit.tiles import decode_bundle, encode_bundle, entries_path, entries_spans
+from convoy_audit.tiles import Span, decode_bundle, encode_bundle, entries_path, entries_spans
 from convoy_audit.trail import Fault, Trail
 from convoy_audit.witness import Alarm
 
 VERSION: Final = 1
 SUMS: Final = "SHA256SUMS"
 MAX_SIZE: Final = 100_000_000
+Bundles: TypeAlias = Callable[[Iterable[Span], Callable[[], Keys]], Iterator[Skimmed]]
+"""Reads bundles in order; the second argument tells the parties' keys as the entries so far give them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,27 +206,49 @@ def _report(summary: Summary, note: bytes, own: Policy, made_at: datetime) -> by
     return render(summary, peek(note), standing, own.digest, made_at)
 
 
-def verify_files(files: Mapping[str, bytes], pinned: Policy | None = None, tsa_roots: Sequence[bytes] = ()) -> Verdict:
+def verify_files(
+    files: Mapping[str, bytes],
+    pinned: Policy | None = None,
+    tsa_roots: Sequence[bytes] = (),
+    bundles: Bundles | None = None,
+) -> Verdict:
     """Verify a pack.
 
     Args:
         files: name -> content; may be read lazily, each content is asked for once or twice.
         pinned: the policy that the auditor trusts; the pack's own if not given.
         tsa_roots: PEM root certificates of the time-stamping authorities that the auditor trusts.
+        bundles: reads and skims entry bundles, in the order of the spans; by ``skim_files`` if not given.
 
     Raises:
         FormatError: this is no evidence pack at all.
     """
     if "pack.json" not in files or "checkpoint" not in files:
         raise FormatError("no evidence pack: pack.json or checkpoint is missing")
-    return _Verification(files, pinned, tsa_roots).run()
+    return _Verification(files, pinned, tsa_roots, bundles or partial(skim_files, files)).run()
+
+
+def skim_files(files: Mapping[str, bytes], spans: Iterable[Span], keys: Callable[[], Keys] = dict) -> Iterator[Skimmed]:
+    """Read bundles and skim them, in order; signatures of statements are left to whoever takes them.
+
+    Raises:
+        FormatError: a bundle is missing, or is none.
+    """
+    for span in spans:
+        content = files.get(name := entries_path(span.index, span.width))
+        if content is None:
+            raise FormatError(f"{name} is missing")
+        yield skim_bundle(content, span.width)
 
 
 class _Verification:
     """One verification, in numbered steps; collects faults and goes on where it can."""
 
-    def __init__(self, files: Mapping[str, bytes], pinned: Policy | None, tsa_roots: Sequence[bytes]) -> None:
+    def __init__(
+        self, files: Mapping[str, bytes], pinned: Policy | None, tsa_roots: Sequence[bytes], bundles: Bundles
+    ) -> None:
         self._files = files
+        self._bundles = bundles
         self._pinned = pinned
         self._tsa_roots = tuple(tsa_roots)
         self._faults: list[Fault] = []
@@ -231,6 +257,7 @@ class _Verification:
         self._expected: set[str] = {"pack.json", "policy", "checkpoint", SUMS}
         self._roots: dict[int, bytes] = {}
         self._leaves: dict[int, bytes] = {}  # of the entries that the pack proves one by one
+        self._sha256: dict[str, str] = {}  # of the files that were read and need not be read again
         self._trail = Trail()
 
     def run(self) -> Verdict:
@@ -308,24 +335,23 @@ class _Verification:
     # 4. The whole tree, from the entries alone.
     def _tree(self, size: int, verified: Verified | None) -> None:
         wanted = set(self._earlier_sizes()) | {size}
-        shown = {name for name in self._files if name.startswith("proofs/")}
-        tree, take = Tree(), self._trail.take
-        for entries in self._bundles(size):
-            leaves = list(map(leaf_hash, entries))
-            for index, raw in enumerate(entries, start=tree.size):
-                take(index, raw)
-            for index in range(tree.size, tree.size + len(leaves)) if shown else ():
-                if f"proofs/{index}.tlog-proof" in shown:
-                    self._leaves[index] = leaves[index - tree.size]
-            tree.extend(leaves)
+        shown = {int(n) for name in self._files if (n := name.removeprefix("proofs/").partition(".")[0]).isdecimal()}
+        tree = Tree()
+        spans = list(entries_spans(size))
+        for span, run in zip(spans, self._bundles(spans, self._trail.keys), strict=True):
+            name, start = entries_path(span.index, span.width), tree.size
+            self._expected.add(name)
+            self._sha256[name] = run.sha256
+            if not self._trail.take_run(start, run):
+                for index, raw in enumerate(decode_bundle(self._file(name), span.width), start):
+                    self._trail.take(index, raw)
+            for index in shown & set(range(start, start + run.size)):
+                self._leaves[index] = run.leaf(index - start)
+            run.extend(tree)
         self._roots |= {at: tree.root(at) for at in wanted if at <= tree.size}
         if verified is not None and self._roots.get(size) != verified.checkpoint.root:
             raise ProofError("the entries do not give the root that was signed")
         self._found("tree", f"derived from {size} entries; the root is the signed one")
-
-    def _bundles(self, size: int) -> Iterator[list[bytes]]:
-        for span in entries_spans(size):
-            yield decode_bundle(self._file(entries_path(span.index, span.width)), span.width)
 
     # 5. Earlier checkpoints lie on the same history.
     def _earlier(self, policy: Policy) -> None:
@@ -502,7 +528,7 @@ class _Verification:
         if strange:
             raise FormatError(f"{len(strange)} unknown file(s), such as {strange[0][:80]!r}")
         lines = [
-            f"{hashlib.sha256(self._files[name]).hexdigest()}  {name}\n"
+            f"{self._sha256.get(name) or hashlib.sha256(self._files[name]).hexdigest()}  {name}\n"
             for name in sorted(self._expected - {SUMS})
             if name in self._files
         ]

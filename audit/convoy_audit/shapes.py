@@ -45,11 +45,15 @@ _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How one kind of value is checked, and spelled in JSON."""
+    """How one kind of value is checked, and spelled in JSON.
+
+    ``spelling`` is a pattern of canonical JSON texts that ``read`` accepts, empty where none can tell (``skim`` uses it).
+    """
 
     name: str
     read: Callable[[Json], Any]
     write: Callable[[Any], Json]
+    spelling: str = ""
 
 
 def _spelled(name: str, pattern: re.Pattern[str]) -> Shape:
@@ -60,16 +64,16 @@ def _spelled(name: str, pattern: re.Pattern[str]) -> Shape:
             raise FormatError(f"not a {name}")
         return value
 
-    return Shape(name, check, check)
+    return Shape(name, check, check, f'"{pattern.pattern}"')
 
 
-def _plain(name: str, fits: Callable[[Any], bool]) -> Shape:
+def _plain(name: str, fits: Callable[[Any], bool], spelling: str = "") -> Shape:
     def check(value: Any) -> Any:
         if not fits(value):
             raise FormatError(f"not a {name}")
         return value
 
-    return Shape(name, check, check)
+    return Shape(name, check, check, spelling)
 
 
 def _sequence(name: str, item: Shape) -> Shape:
@@ -78,7 +82,8 @@ def _sequence(name: str, item: Shape) -> Shape:
             raise FormatError(f"not {name}")
         return tuple([item.read(element) for element in value])
 
-    return Shape(name, read, lambda value: [item.write(element) for element in read(value)])
+    spelling = item.spelling and f"\\[(?:{item.spelling}(?:,{item.spelling}){{0,{MAX_ITEMS - 1}}})?\\]"
+    return Shape(name, read, lambda value: [item.write(element) for element in read(value)], spelling)
 
 
 def _is_vkey(value: str) -> bool:
@@ -140,7 +145,7 @@ TOKEN: Final = _spelled("token", _TOKEN)
 DIGEST: Final = _spelled("digest", DIGEST_PATTERN)
 CODE: Final = _spelled("code", _CODE)
 VKEY: Final = _plain("verifier key", lambda v: isinstance(v, str) and _is_vkey(v))
-COUNT: Final = _plain("count", _is_count)
+COUNT: Final = _plain("count", _is_count, "(?:0|[1-9][0-9]{0,14})")
 INSTANT: Final = Shape("instant", _read_instant, _write_instant)
 
 Token = Annotated[str, TOKEN]
@@ -304,7 +309,8 @@ def _shape(hint: Any) -> Shape:
                 return extra
     if get_origin(hint) is Literal:
         options = get_args(hint)
-        return _plain(f"one of {', '.join(map(str, options))}", lambda v: v in options)
+        spelling = "(?:" + "|".join(f'"{re.escape(option)}"' for option in options) + ")"
+        return _plain(f"one of {', '.join(map(str, options))}", lambda v: v in options, spelling)
     if hint is datetime:
         return INSTANT
     raise TypeError(f"no shape for {hint!r}")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,7 @@ from convoy_audit.tiles import decode_bundle, entries_path, entries_spans
 _SQLITE: Final = b"SQLite format 3\0"
 _DUMP: Final = b"--\n-- PostgreSQL database dump"
 _COPY: Final = re.compile(r'COPY (?:\w+|"\w+")\.(log_entry|log_frontier|log_checkpoint) \(([^)]*)\) FROM stdin;')
+_HEX: Final = "\\\\x"  # bytea, as COPY escapes it
 _ESCAPES: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
 
 
@@ -105,37 +106,76 @@ def _database(path: Path) -> Log:
 
 
 def _dump(path: Path) -> Log:
-    """Read the ``COPY`` blocks of the log's tables."""
-    tables: dict[str, list[dict[str, str | None]]] = {}
-    with path.open(encoding="utf-8", errors="strict", newline="\n") as file:
-        try:
-            for line in file:
-                match = _COPY.fullmatch(line.rstrip("\n"))
-                if match is None:
-                    continue
-                names = [name.strip().strip('"') for name in match[2].split(",")]
-                table = tables.setdefault(match[1], [])
-                for data in file:
-                    if data == "\\.\n":
-                        break
-                    values = data.rstrip("\n").split("\t")
-                    if len(values) != len(names):
-                        raise FormatError(f"a row of {match[1]} with {len(values)} columns, not {len(names)}")
-                    table.append(dict(zip(names, map(_unescape, values), strict=True)))
+    """Read the ``COPY`` blocks of the log's tables; the entries again for every ``rows``, so that they are never held at once."""
+    frontiers: dict[int, bytes] = {}
+    notes: list[bytes] = []
+    has_entries, is_sorted, last = False, True, -1
+    with _readable():
+        for table, names, lines in _blocks(path):
+            if table == "log_entry":
+                has_entries = True
+                at, *octets = map(names.index, ("idx", "leaf", "body"))
+                for values in lines:
+                    if not all(values[column].startswith(_HEX) for column in octets):
+                        raise ValueError("not bytea in hex")
+                    index = int(values[at])
+                    is_sorted, last = is_sorted and index > last, index
+                continue
+            for values in lines:
+                row = dict(zip(names, map(_unescape, values), strict=True))
+                if table == "log_frontier":
+                    frontiers[int(row["size"] or "")] = _bytea(row["frontier"])
                 else:
-                    raise FormatError(f"the dump ends within {match[1]}")
-        except UnicodeDecodeError:
-            raise FormatError("a dump that is not UTF-8") from None
-    if "log_entry" not in tables:
+                    notes.append((row["note"] or "").encode())
+    if not has_entries:
         raise FormatError("this dump holds no table log_entry; make it with pg_dump --format=plain")
+
+    def rows() -> Iterator[Row]:
+        with _readable():
+            found = _dumped_entries(path)
+            yield from found if is_sorted else sorted(found, key=lambda row: row[0])
+
+    return Log("postgresql", rows, notes, frontiers)
+
+
+def _dumped_entries(path: Path) -> Iterator[Row]:
+    for table, names, lines in _blocks(path):
+        wanted = [names.index(name) for name in ("idx", "leaf", "body")] if table == "log_entry" else []
+        for values in lines:
+            if wanted:
+                index, leaf, body = (_unescape(values[at]) for at in wanted)
+                yield int(index or ""), _bytea(leaf), _bytea(body)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
     try:
-        found: list[Row] = [(int(r["idx"] or ""), _bytea(r["leaf"]), _bytea(r["body"])) for r in tables["log_entry"]]
-        frontiers = {int(r["size"] or ""): _bytea(r["frontier"]) for r in tables.get("log_frontier", [])}
-        notes = [(r["note"] or "").encode() for r in tables.get("log_checkpoint", [])]
+        yield
+    except UnicodeDecodeError:
+        raise FormatError("a dump that is not UTF-8") from None
     except (KeyError, ValueError):
         raise FormatError("the dump's tables have other columns than the log") from None
-    found.sort(key=lambda row: row[0])
-    return Log("postgresql", lambda: iter(found), notes, frontiers)
+
+
+def _blocks(path: Path) -> Iterator[tuple[str, list[str], Iterator[list[str]]]]:
+    """Yield table, columns and rows of every ``COPY`` of the log; read a block's rows before the next block."""
+    with path.open(encoding="utf-8", errors="strict", newline="\n") as file:
+        for line in file:
+            match = _COPY.fullmatch(line.rstrip("\n"))
+            if match is not None:
+                names = [name.strip().strip('"') for name in match[2].split(",")]
+                yield match[1], names, _rows_of(file, match[1], len(names))
+
+
+def _rows_of(file: Iterator[str], table: str, width: int) -> Iterator[list[str]]:
+    for line in file:
+        if line == "\\.\n":
+            return
+        values = line.rstrip("\n").split("\t")
+        if len(values) != width:
+            raise FormatError(f"a row of {table} with {len(values)} columns, not {width}")
+        yield values
+    raise FormatError(f"the dump ends within {table}")
 
 
 def _bytea(text: str | None) -> bytes:

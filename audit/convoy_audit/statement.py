@@ -36,6 +36,8 @@ from convoy_audit.shapes import COUNT, DIGEST, INSTANT, TOKEN, whole_millisecond
 STATEMENT_TYPE: Final = "party:statement:filed"
 PAYLOAD_TYPE: Final = b"application/vnd.convoy.statement.v1+json"
 MAX_STATEMENT_BYTES: Final = 16_384
+_TAIL: Final = b'"type":"%s","v":%d}' % (STATEMENT_TYPE.encode(), VERSION)
+"""How the canonical bytes of every statement end; ``signature`` stands right before."""
 _MEMBERS: Final = {"v", "type", "at", "party", "number", "keyId", "event", "signature"}
 
 
@@ -128,10 +130,11 @@ def verify_statement(statement: Statement, key: bytes) -> None:
             f"signed with key {statement.key_id[:16]}, enrolled is {key_id_of(key)}",
             party=statement.party,
         )
-    value = parse_canonical(statement.raw)
-    del value["signature"]
+    tail = b'"signature":"%s",%s' % (b64u(statement.signature).encode(), _TAIL)
+    if not statement.raw.endswith(tail):
+        raise StatementError("these are not the canonical bytes of a statement", party=statement.party)
     try:
-        verify_ed25519(key, _signed_bytes(value), statement.signature)
+        verify_ed25519(key, _pae(statement.raw[: -len(tail)] + _TAIL), statement.signature)
     except SignatureError as error:
         raise StatementError(error.cause, party=statement.party) from None
 
@@ -208,7 +211,10 @@ class Chain:
 
 
 def _signed_bytes(value: Mapping[str, Json]) -> bytes:
-    payload = canonical_bytes(dict(value))
+    return _pae(canonical_bytes(dict(value)))
+
+
+def _pae(payload: bytes) -> bytes:
     return b"DSSEv1 %d %s %d %s" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE, len(payload), payload)
 
 

@@ -83,9 +83,17 @@ class Summary:
             self.first_at = at
         if self.last_at is None or at > self.last_at:
             self.last_at = at
-        act = _ACTS.get(type(event))
+        act = TAKEN.get(type(event))
         if act is not None:
             act(self, index, event)
+
+    def take_plain(self, size: int, first_at: datetime | None, last_at: datetime | None) -> None:
+        """Take entries that only count, up to ``size``: their first and last instant."""
+        self.size = size
+        if first_at is not None and (self.first_at is None or first_at < self.first_at):
+            self.first_at = first_at
+        if last_at is not None and (self.last_at is None or last_at > self.last_at):
+            self.last_at = last_at
 
     def proof_indices(self) -> list[int]:
         """Return the entries that matter most: activations, authorisations, releases, recalls, denials."""
@@ -159,7 +167,7 @@ class Summary:
         self._proofs.append(index)
 
 
-_ACTS: Final[dict[type[Event], Callable[[Summary, int, Any], None]]] = {
+TAKEN: Final[dict[type[Event], Callable[[Summary, int, Any], None]]] = {
     PartyEnrolled: Summary._enrolled,
     ContractOffered: Summary._offered,
     ContractActivated: Summary._activated,

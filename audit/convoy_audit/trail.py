@@ -1,6 +1,7 @@
 """Read a log from its first entry to its last and check what the entries say to each other.
 
     Trail(): .take(index, raw) for every entry in order; then .faults and the facts below
+             .take_run(start, run)    many at once, read by ``convoy_audit.skim``; the same faults and facts
 
 Checked: every entry is canonical and of the catalogue; every statement is signed with the key that
 its party was enrolled with *before* (or rotated to), numbered and chained; no party is enrolled under another's key;
@@ -17,7 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from convoy_audit.entry import parse_entry
 from convoy_audit.errors import AuditError, EvidenceError, StatementError
@@ -40,6 +41,9 @@ from convoy_audit.events import (
 from convoy_audit.keys import check_ed25519_public, key_id_of
 from convoy_audit.statement import Chain, Statement, verify_statement
 from convoy_audit.summary import Summary
+
+if TYPE_CHECKING:
+    from convoy_audit.skim import Skimmed
 
 MAX_FAULTS: Final = 1000
 BACK_DATED_S: Final = 300  # entries of one author may overtake each other, not by more
@@ -87,8 +91,8 @@ class Trail:
     faults: list[Fault] = field(default_factory=list)
     fault_count: int = 0
 
-    def take(self, index: int, raw: bytes) -> None:
-        """Take the next entry."""
+    def take(self, index: int, raw: bytes, signed_by: bytes = b"") -> None:
+        """Take the next entry; ``signed_by`` is a key under which its signature was verified already (``skim``)."""
         self.size = index + 1
         try:
             content = parse_entry(raw)
@@ -105,10 +109,10 @@ class Trail:
         self.kinds[kind.TYPE] = self.kinds.get(kind.TYPE, 0) + 1
         try:
             if author:
-                self._statement(cast("Statement", content))
+                self._statement(cast("Statement", content), signed_by)
             elif isinstance(event, StatedEvent):
                 raise StatementError("a party's act without the party's signature", party=event.party)
-            if kind in _JUDGED:
+            if kind in JUDGED:
                 self._event(event)
             latest = self.latest.get(author)
             if latest is None or at > latest:
@@ -117,6 +121,30 @@ class Trail:
                 raise EvidenceError(f"dated back by {back:.0f} s behind an earlier entry", party=author or None)
         except AuditError as error:
             self._fault(Fault.of(error, index))
+
+    def take_run(self, start: int, run: Skimmed) -> bool:
+        """Take all the entries of a run, of which most need no look of their own; False, and nothing is taken, if they do.
+
+        They do if an entry of the coordinator could be dated back too far; then take them one by one.
+        """
+        latest = self.latest.get("")
+        if run.lowest is not None and run.highest is not None:
+            behind = 0.0 if latest is None else (latest - run.lowest).total_seconds()
+            if max(run.back_s, behind) > BACK_DATED_S:
+                return False
+        for position, raw in run.rest:
+            self.take(start + position, raw, run.signed.get(position, b""))
+        self.kinds.update(run.kinds)
+        self.summary.take_plain(start + run.size, run.first_at, run.last_at)
+        self.size = start + run.size
+        latest = self.latest.get("")
+        if run.highest is not None and (latest is None or run.highest > latest):
+            self.latest[""] = run.highest
+        return True
+
+    def keys(self) -> dict[str, bytes]:
+        """Return the identity keys that sign now, by their ids."""
+        return {key_id_of(key): key for key in self.identity_keys.values()}
 
     @property
     def first_at(self) -> datetime | None:
@@ -128,11 +156,12 @@ class Trail:
         """The latest clock of an event."""
         return self.summary.last_at
 
-    def _statement(self, statement: Statement) -> None:
+    def _statement(self, statement: Statement, signed_by: bytes) -> None:
         enrolled = self.parties.get(statement.party)
         if enrolled is None:
             raise StatementError("the party was not enrolled before", party=statement.party)
-        verify_statement(statement, self._signer(statement))
+        if (key := self._signer(statement)) != signed_by:
+            verify_statement(statement, key)
         self.chains.setdefault(statement.party, Chain(statement.party)).accept(statement)
         if isinstance(statement.event, KeyRotated):
             self.rotations[statement.party] = (statement.digest, statement.event.identity_key)
@@ -223,7 +252,7 @@ class Trail:
             self.faults.append(fault)
 
 
-_JUDGED: Final = frozenset(
+JUDGED: Final = frozenset(
     {
         PartyEnrolled,
         PartyRotated,
@@ -238,4 +267,4 @@ _JUDGED: Final = frozenset(
         RunSettled,
     }
 )
-"""The types that ``_event`` looks at."""
+"""The types that ``Trail._event`` looks at."""

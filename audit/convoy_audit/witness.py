@@ -229,23 +229,32 @@ class Witness:
         try:
             size = peek(note).size
         except FormatError:
-            self._refuse_false_empty(note)
+            self._refuse_false_empty(note, old_size)
             raise
         if old_size > size:
-            self._open(note)  # 404 and 403 come first
+            self._note_rollback(note, time_s)  # 404 and 403 come first
             raise FormatError("the old size is larger than the checkpoint")
         return self.add_checkpoint(note, old_size, proof, time_s).lines.encode()
 
-    def _refuse_false_empty(self, note: bytes) -> None:
-        """Answer 422, not 400, to a signed checkpoint of size 0 whose root is not the empty tree's."""
+    def _note_rollback(self, note: bytes, time_s: int) -> None:
+        """Keep an alarm if a signed checkpoint is smaller than what is remembered, however the request is formed."""
+        checkpoint, signed = self._open(note)
+        remembered = self._store.load(checkpoint.origin)
+        if remembered is not None and checkpoint.size < (known := remembered.checkpoint.size):
+            self._alarm(WitnessRollback("smaller", size=known), checkpoint, remembered, signed, time_s)
+
+    def _refuse_false_empty(self, note: bytes, old_size: int) -> None:
+        """Answer 422, not 400, to a signed checkpoint of size 0 whose root is not the empty tree's; after 400 and 409."""
         lines = split_note(note)[0].split(b"\n")
         if len(lines) < 4 or lines[1] != b"0":
             return
         origin = lines[0].decode()
         self._signed(origin, note)
-        raise WitnessInconsistent(
-            "an empty tree with a root that is not that of the empty tree", size=self.size(origin)
-        )
+        if old_size > 0:
+            raise FormatError("the old size is larger than the checkpoint")
+        if (known := self.size(origin)) != 0:
+            raise WitnessStale(f"the proof starts at 0, the witness has {known}", size=known)
+        raise WitnessInconsistent("an empty tree with a root that is not that of the empty tree", size=0)
 
     def check_signed(self, origin: str, note: bytes) -> bytes:
         """Return a note with the verified signatures of a pinned log only; remembers and cosigns nothing.

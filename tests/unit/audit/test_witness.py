@@ -271,6 +271,34 @@ def test_an_empty_tree_with_a_false_root_is_unprocessable() -> None:
         assert raised.value.status == status
 
 
+def test_a_false_empty_tree_is_judged_in_the_order_of_the_specification() -> None:
+    """The old size first (400), then what the witness has (409), then the root (422)."""
+    log = grown(3)
+    witness = make_witness("w", log)
+    false = sign_note(f"{ORIGIN}\n0\n{'A' * 43}=\n".encode(), log.signers, 1)
+    with pytest.raises(FormatError):
+        witness.answer(b"old 3\n\n" + false, 1)
+    with pytest.raises(WitnessInconsistent):
+        witness.answer(b"old 0\n\n" + false, 1)
+    witness.answer(make_request(0, [], log.checkpoint()), 1)
+    with pytest.raises(WitnessStale) as raised:
+        witness.answer(b"old 0\n\n" + false, 1)
+    assert raised.value.size == 3
+
+
+def test_a_rollback_raises_the_alarm_even_where_the_request_is_malformed() -> None:
+    """Old size 5 for a checkpoint of 3 is status 400; that the log signed it is kept all the same."""
+    log = grown(5)
+    witness = make_witness("w", log)
+    witness.add_checkpoint(log.checkpoint(), 0, [], 1)
+    with pytest.raises(FormatError):
+        witness.answer(make_request(5, [], log.checkpoint(3)), 100)
+    assert [alarm.finding for alarm in witness.alarms()] == ["rollback"]
+    with pytest.raises(FormatError):
+        witness.answer(make_request(9, [], log.checkpoint()), 100)
+    assert len(witness.alarms()) == 1
+
+
 def test_an_overtaken_checkpoint_is_refused_without_an_alarm_and_a_restored_backup_is_not() -> None:
     """Push and pull may cross within seconds; the same note a minute later is a rollback."""
     log = grown(5)
