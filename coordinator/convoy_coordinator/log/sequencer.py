@@ -20,6 +20,7 @@ the whole tree again.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import queue
 import threading
@@ -195,29 +196,28 @@ class Sequencer:
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        """Open one transaction for writing; on PostgreSQL on a connection that the writer keeps while it is busy.
+        """Open one transaction for writing, on a connection that the writer keeps while it is busy.
 
-        Asking whether a connection is alive costs as much as the commit. One that lay idle, or that failed, is given back,
-        and the next one is asked.
+        On PostgreSQL, asking whether a connection is alive costs as much as the commit. One that lay idle, or that failed, is
+        given back, and the next one is asked. SQLite keeps prepared statements with the connection.
         """
-        if not self._is_postgresql:
-            with self._engine.connect() as connection, connection.begin():
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-                yield connection
-            if self._wal is not None:
-                self._wal.note()
-            return
         if time.monotonic() - self._last_used > IDLE_S:
             self._let_go()
         if self._held is None:
             self._held = self._engine.connect()
+            if self._wal is not None:
+                self._wal.adopt(self._held)
         try:
             with self._held.begin():
+                if not self._is_postgresql:
+                    self._held.exec_driver_sql("BEGIN IMMEDIATE")
                 yield self._held
         except BaseException:
             self._let_go()
             raise
         self._last_used = time.monotonic()
+        if self._wal is not None:
+            self._wal.note()
 
     def _let_go(self) -> None:
         held, self._held = self._held, None
@@ -239,21 +239,32 @@ def _read_on(session: Session, tree: Tree) -> None:
     """Extend a tree by what is stored beyond it, and compare with the stored frontier."""
     size, frontier = store.head(session)
     for rows in store.batches(session, tree.size):
-        at, leaves = tree.size, []
-        for index, leaf, body in rows:
-            if index != at:
-                raise _broken(f"entry {at} is missing")
-            if not isinstance(body, bytes) or leaf_hash(body) != leaf:
-                raise _broken(f"entry {index} is not what it was")
-            if index >= size:
-                raise _broken(f"entry {index} is beyond the stored size {size}")
-            leaves.append(leaf)
-            at += 1
-        tree.extend(leaves)
+        if rows:
+            tree.extend(_leaves_of(rows, tree.size, size))
     if tree.size != size:
         raise _broken(f"there are {tree.size} entries, the stored size is {size}")
     if b"".join(tree.frontier()) != frontier:
         raise _broken(f"the frontier of {size} does not fit the entries")
+
+
+def _leaves_of(rows: Sequence[tuple[int, bytes, bytes]], start: int, size: int) -> Sequence[bytes]:
+    """Return the leaf hashes of stored rows that follow ``start`` and are what they were; whole columns at a time."""
+    indexes, stored, bodies = zip(*rows, strict=True)
+    sha256 = hashlib.sha256
+    try:
+        leaves = tuple([sha256(b"\x00" + body).digest() for body in bodies])
+    except TypeError:  # an entry that somebody made a text or a number
+        leaves = ()
+    if leaves == stored and indexes == tuple(range(start, start + len(rows))) and indexes[-1] < size:
+        return leaves
+    for at, (index, leaf, body) in enumerate(rows, start):
+        if index != at:
+            raise _broken(f"entry {at} is missing")
+        if not isinstance(body, bytes) or leaf_hash(body) != leaf:
+            raise _broken(f"entry {index} is not what it was")
+        if index >= size:
+            raise _broken(f"entry {index} is beyond the stored size {size}")
+    raise _broken("its entries cannot be read")
 
 
 def _check_head(connection: Connection, tree: Tree) -> None:

@@ -51,6 +51,8 @@ from convoy_coordinator.log.tables import LogCheckpoint, LogCosignature
 
 SCANNED = 200
 """How many of the last checkpoints are looked at for the quorum after a start."""
+COMPARED = 10_000
+"""How many of the last checkpoints are compared with the tree at a start; a busy log signs one a second."""
 Witnesses = Callable[[], Mapping[str, Sequence[str]]]
 """Returns the verifier keys of every witness, by party."""
 
@@ -131,12 +133,9 @@ class LogService:
         self._signing = threading.Lock()
         self._sequencer = Sequencer(sessions, deadline_s=deadline_s)
         self._tree = self._sequencer.tree
-        with sessions() as session:
-            signed = [peek(row.note.encode()) for row in store.all_checkpoints(session)]
-        for checkpoint in signed:
-            self._check_extends(checkpoint)
+        published = self._check_signed()
         self.levels.reached(Level.DURABLE, self.size())
-        self.levels.reached(Level.PUBLISHED, signed[-1].size if signed else 0)
+        self.levels.reached(Level.PUBLISHED, published)
 
     @property
     def vkeys(self) -> tuple[str, ...]:
@@ -472,13 +471,32 @@ class LogService:
                     break
         self._is_scanned = True
 
+    def _check_signed(self) -> int:
+        """Compare the tree with what was signed before and return the size of that; 0 if nothing was.
+
+        The last note speaks for all before it, because none was signed that did not extend the one before (L3). The stored roots
+        of the ``COMPARED`` before are compared as well; ``convoy-audit fsck`` compares every one.
+        """
+        with self._sessions() as session:
+            last = store.latest_checkpoint(session)
+            roots = store.checkpoint_roots(session, COMPARED)
+        if last is None:
+            return 0
+        for size, root in roots:
+            self._check_root(size, root)
+        self._check_extends(signed := peek(last.note.encode()))
+        return signed.size
+
     def _check_extends(self, earlier: Checkpoint) -> None:
         if earlier.origin != self.origin:
             raise _behind(f"a checkpoint of another log, {earlier.origin[:80]!r}", None)
-        if earlier.size > self.size():
-            raise _behind(f"{earlier.size} entries were signed, there are {self.size()}", None)
-        if self._tree.root(earlier.size) != earlier.root:
-            raise _behind(f"the first {earlier.size} entries are not those that were signed", None)
+        self._check_root(earlier.size, earlier.root)
+
+    def _check_root(self, size: int, root: bytes) -> None:
+        if size > self.size():
+            raise _behind(f"{size} entries were signed, there are {self.size()}", None)
+        if self._tree.root(size) != root:
+            raise _behind(f"the first {size} entries are not those that were signed", None)
 
     def _owners(self) -> dict[Verifier, str]:
         """Return every witness key with its party; a key that cannot be read is left out."""

@@ -160,6 +160,14 @@ def last_checkpoints(session: Session, count: int) -> list[LogCheckpoint]:
     return list(session.scalars(select(LogCheckpoint).order_by(LogCheckpoint.size.desc()).limit(count)))
 
 
+def checkpoint_roots(session: Session, count: int) -> list[tuple[int, bytes]]:
+    """Return size and root of the last checkpoints, descending; their notes are not read."""
+    rows = session.execute(
+        select(LogCheckpoint.size, LogCheckpoint.root).order_by(LogCheckpoint.size.desc()).limit(count)
+    )
+    return [(size, bytes(root)) for size, root in rows]
+
+
 def checkpoint_of(session: Session, size: int) -> LogCheckpoint | None:
     """Return the checkpoint of one size."""
     return session.get(LogCheckpoint, size)

@@ -12,11 +12,12 @@ import logging
 import threading
 from typing import Any, Final
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 BACKSTOP_PAGES: Final = 8000
 EVERY_S: Final = 0.5
+_LEAVE_IT: Final = f"PRAGMA wal_autocheckpoint={BACKSTOP_PAGES}"
 _log = logging.getLogger(__name__)
 
 
@@ -34,6 +35,11 @@ class WalKeeper:
         self._thread: threading.Thread | None = None
         if not event.contains(engine, "connect", _leave_it):
             event.listen(engine, "connect", _leave_it)
+
+    def adopt(self, connection: Connection) -> None:
+        """Leave checkpoints of a connection to this thread that was opened before it was there."""
+        connection.exec_driver_sql(_LEAVE_IT)
+        connection.rollback()  # the driver's transaction that SQLAlchemy began for it
 
     def note(self) -> None:
         """Say that something was committed."""
@@ -62,5 +68,5 @@ class WalKeeper:
 
 def _leave_it(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA wal_autocheckpoint={BACKSTOP_PAGES}")
+    cursor.execute(_LEAVE_IT)
     cursor.close()

@@ -120,13 +120,15 @@ def test_a_database_that_stays_away_refuses_and_comes_back(engine: Engine, start
 
 def test_a_full_disk_refuses_and_loses_nothing(engine: Engine, start: Start, entry: Entry) -> None:
     """A real one: SQLite may not grow any more."""
-    log = start()
-    log.append(entry(0))
+    first = start()
+    first.append(entry(0))
+    first.close()
 
     def limit(connection: Any) -> None:
         connection.exec_driver_sql("PRAGMA max_page_count=30")
 
     event.listen(engine, "engine_connect", limit)
+    log = start()
     with pytest.raises(Problem):
         log.append_many([entry(number) for number in range(1, 2000)])
     event.remove(engine, "engine_connect", limit)
