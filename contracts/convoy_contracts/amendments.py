@@ -14,6 +14,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from convoy_contracts.consent import REASK_DAYS
 from convoy_contracts.decide.gates import at, is_a, territory
 from convoy_contracts.document import Contract, Permission, Prohibition, ScheduledAsset
 from convoy_contracts.errors import ArgumentRefused
@@ -117,6 +118,9 @@ def _frame(old: Contract, new: Contract) -> Iterator[Change]:
     yield from _set("consent.notices", old.consent.notices, new.consent.notices)
     separate = (old.consent.separateNotices or [], new.consent.separateNotices or [])
     yield from _set("consent.separateNotices", *separate)
+    days = old.consent.reaskAfterDays, new.consent.reaskAfterDays
+    is_sooner = (days[1] or REASK_DAYS) < (days[0] or REASK_DAYS)
+    yield _more("consent.reaskAfterDays", *days, is_wider=is_sooner)
     texts = [dict(c.legalText.digests) if c.legalText else None for c in (old, new)]
     yield Change("legalText", Effect.NEUTRAL, *texts)  # rendered from the document, which is compared member by member
     for name in ("minSubjects", "minProviders"):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from convoy_contracts import authoring_cli, life_cli
-from convoy_contracts.errors import ContractsError
+from convoy_contracts.errors import ContractsError, FileUnreadable
 
 EXIT_OK, EXIT_REFUSED, EXIT_FAULT = 0, 3, 2
 MAX_INTEGER_DIGITS = 400
@@ -72,16 +72,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], int] = given.run
     try:
         return run(given)
-    except ContractsError as error:
-        from convoy_contracts.problems.telling import told
-
-        print(told(error), file=sys.stderr)
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
-    except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+    except (ContractsError, OSError) as error:
+        from convoy_contracts.problems.telling import told
+
+        refused = error if isinstance(error, ContractsError) else _unreadable(error)
+        print(told(refused), file=sys.stderr)
     return EXIT_FAULT
+
+
+def _unreadable(error: OSError) -> FileUnreadable:
+    return FileUnreadable(f"{error.filename}: {error.strerror}.", fix="Check name, place and rights of the file.")
 
 
 def _load(path: Path) -> Any:

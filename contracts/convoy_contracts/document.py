@@ -176,10 +176,14 @@ class Limits(Part):
 
 
 class Consent(Part):
-    """Accepted notices; ``separateNotices`` are those of them that ask for separate consent (PIPL 23, 29)."""
+    """Accepted notices; ``separateNotices`` are those of them that ask for separate consent (PIPL 23, 29).
+
+    ``reaskAfterDays``: days after a refusal in which nobody asks the person again.
+    """
 
     notices: list[Id]
     separateNotices: list[Id] | None = None
+    reaskAfterDays: Annotated[int, Field(gt=0)] | None = None
 
 
 class Cohort(Part):
@@ -336,7 +340,7 @@ _OPTIONAL_NOT_NULL = {
     ("parties",): ("maskKey", "witnessKey", "tier"),
     ("algorithms",): ("specification",),
     ("data", "fields"): ("necessity",),
-    ("consent",): ("separateNotices",),
+    ("consent",): ("separateNotices", "reaskAfterDays"),
     ("duties",): ("withinHours", "withinWorkingDays"),
 }
 """Optional members that may be absent but not null."""

@@ -1,21 +1,24 @@
 """Duties with due dates: what follows from a contract, a withdrawal or an incident, and by when.
 
     KINDS                                   the catalogue: title (en, zh), what it rests on, its time, whether it blocks runs
+    agreed(contract, party, kind)           what a contract's own ``duties`` (clause 13) say about a kind
     due_at(kind, since, is_working_day)     for a duty that an event triggers
     standing(contract, party, roles, now)   for duties that the contract and the calendar bring about by themselves
 
-Pure: the calendar of working days is a function that the caller hands in. Days are days in China (UTC+8), and a time is over
-at its due instant (half-open, FORMAT.md §1): "by 15 December" is due at midnight after it.
+What a contract agrees can only be stricter than the catalogue: the earlier of the two times counts, and a duty blocks runs if
+either says so. Pure: the calendar of working days is a function that the caller hands in. Days are days in China (UTC+8), and a
+time is over at its due instant (half-open, FORMAT.md §1): "by 15 December" is due at midnight after it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone
 from typing import Any, Final, Literal
 
 from convoy_contracts.document import Contract
+from convoy_contracts.document import Duty as AgreedDuty
 from convoy_contracts.errors import ArgumentRefused
 from convoy_contracts.instants import timestamp
 
@@ -127,8 +130,37 @@ class Duty:
         }
 
 
-def due_at(kind: str, since: datetime, is_working_day: IsWorkingDay) -> datetime:
+EVERY_PARTY: Final = "*"
+AT_END: Final = "end"
+"""The trigger of a contract's ``delete`` duty that makes it one for the end of the contract; every other one is for a person."""
+
+
+def kind_of(duty: AgreedDuty) -> str:
+    """Return the catalogue's name for the kind of a contract's duty."""
+    if duty.kind == "delete" and duty.trigger == AT_END:
+        return "delete-at-end"
+    return "annual-automotive-report" if duty.kind == "annual-report" else duty.kind
+
+
+def agreed(contract: Contract | None, party: str, kind: str) -> list[AgreedDuty]:
+    """Return the duties of a kind that a contract has a party bear; none without a contract."""
+    listed = (contract.duties or ()) if contract is not None else ()
+    return [duty for duty in listed if kind_of(duty) == kind and duty.bearer in (party, EVERY_PARTY)]
+
+
+def blocks(kind: str, own: Sequence[AgreedDuty] = ()) -> bool:
+    """Whether a duty of this kind stops all runs when it is overdue."""
+    return KINDS[kind].is_blocking or any(duty.blocking for duty in own)
+
+
+def due_at(kind: str, since: datetime, is_working_day: IsWorkingDay, own: Sequence[AgreedDuty] = ()) -> datetime:
     """Return by when a duty is due that something triggered at ``since``.
+
+    Args:
+        kind: one that an event triggers.
+        since: aware.
+        is_working_day: the calendar.
+        own: what the contract agrees about it (``agreed``); the earliest time counts.
 
     Raises:
         ArgumentRefused: no kind that an event triggers.
@@ -139,9 +171,15 @@ def due_at(kind: str, since: datetime, is_working_day: IsWorkingDay) -> datetime
             f"{kind!r} is no duty that an event triggers.",
             fix=f"Use one of {', '.join(k.name for k in _LIST if k.unit in ('hours', 'working-days'))}.",
         )
-    if found.unit == "hours":
-        return since + timedelta(hours=found.amount)
-    return after_working_days(since, found.amount, is_working_day)
+    times: list[tuple[int | None, int | None]]
+    times = [(found.amount, None) if found.unit == "hours" else (None, found.amount)]
+    times += [(duty.withinHours, duty.withinWorkingDays) for duty in own]
+    return min(_over(since, hours, days, is_working_day) for hours, days in times)
+
+
+def _over(since: datetime, hours: int | None, days: int | None, is_working_day: IsWorkingDay) -> datetime:
+    """Return the instant at which a time is over that has hours or working days."""
+    return since + timedelta(hours=hours) if hours else after_working_days(since, days or 0, is_working_day)
 
 
 def after_working_days(since: datetime, days: int, is_working_day: IsWorkingDay) -> datetime:
@@ -172,14 +210,15 @@ def standing(contract: Contract, party: str, role: str, now: datetime, is_workin
     found = []
 
     def add(kind: str, number: str, due: datetime) -> None:
-        if KINDS[kind].roles and role not in KINDS[kind].roles:
+        own = agreed(contract, party, kind)
+        if KINDS[kind].roles and role not in KINDS[kind].roles and not own:
             return
         name = f"{kind}:{number}:{contract.digest.removeprefix('sha256:')[:12]}"
-        found.append(Duty(name, kind, party, contract.uid, due, KINDS[kind].is_blocking))
+        found.append(Duty(name, kind, party, contract.uid, due, blocks(kind, own)))
 
-    own = contract.party(party)
-    if own is not None and own.pia is not None:
-        add("impact-assessment", f"v{contract.version}", datetime.fromisoformat(own.pia.validUntil))
+    member = contract.party(party)
+    if member is not None and member.pia is not None:
+        add("impact-assessment", f"v{contract.version}", datetime.fromisoformat(member.pia.validUntil))
     for year in range(begin.astimezone(CHINA).year, min(now.astimezone(CHINA).year, end.astimezone(CHINA).year) + 1):
         report = midnight_after(date(year, 12, 15))
         if begin < report:
@@ -188,13 +227,14 @@ def standing(contract: Contract, party: str, role: str, now: datetime, is_workin
         yearly = _years_later(begin, number)
         if yearly > min(end, now + timedelta(days=366)):
             break
-        add("fairness-report", str(number), yearly)
-    if end <= now and any(row.provider == party for row in contract.data):
-        add(
-            "delete-at-end",
-            f"v{contract.version}",
-            after_working_days(end, KINDS["delete-at-end"].amount, is_working_day),
-        )
+        reports = [  # no law names a day, so the contract's own time counts
+            _over(yearly, duty.withinHours, duty.withinWorkingDays, is_working_day)
+            for duty in agreed(contract, party, "fairness-report")
+        ]
+        add("fairness-report", str(number), min(reports, default=yearly))
+    at_end = agreed(contract, party, "delete-at-end")
+    if end <= now and (at_end or any(row.provider == party for row in contract.data)):
+        add("delete-at-end", f"v{contract.version}", due_at("delete-at-end", end, is_working_day, at_end))
     return found
 
 

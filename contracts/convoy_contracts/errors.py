@@ -4,7 +4,8 @@
     ├── DocumentMalformed     a text is not a contract document; ``problems`` lists every fault found
     ├── SignatureRefused      a signature cannot be made or does not verify
     ├── EventRefused          an event comes in a wrong order or from somebody who may not; ``reason`` is stable
-    └── ArgumentRefused       a caller asked for something that is no contract (builders, command line)
+    ├── ArgumentRefused       a caller asked for something that is no contract (builders, command line)
+    └── FileUnreadable        a file that a command names cannot be read
 
 A refusal by ``decide`` is a result, not an error.
 """
@@ -52,3 +53,9 @@ class ArgumentRefused(ContractsError):
     """A caller asked for something that is no contract."""
 
     code = "ARGUMENT_REFUSED"
+
+
+class FileUnreadable(ContractsError):
+    """A file that a command names cannot be read."""
+
+    code = "FILE_UNREADABLE"

@@ -47,6 +47,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "seconds": ("longest run, seconds", "单次运行最长秒数"),
     "consent": ("Consent: accepted notices", "同意：认可的告知文本"),
     "separate": ("of these with separate consent", "其中为单独同意"),
+    "reask": ("after a refusal nobody is asked again for days", "拒绝后不再询问的天数"),
     "cohort": ("At least persons / providers", "最少人数／提供方数"),
     "withdrawal": ("A withdrawal has effect", "撤回同意的生效"),
     "next-round": ("from the next run on", "自下一次运行起"),
@@ -111,10 +112,12 @@ def render(contract: Contract, language: Language) -> str:
         else word("none")
     )
     separate = ", ".join(contract.consent.separateNotices or []) or word("none")
+    days = contract.consent.reaskAfterDays
+    reask = f"; {word('reask')} {days}" if days else ""
     lines += [
         "", f"7. {word('location')}: {', '.join(contract.location.processing)}; {word('export')}: {shown}",
         f"8. {word('limits')}: {word('highest')} {label(contract.limits.maxGrade)}; {word('seconds')} {contract.limits.maxRoundSeconds}",
-        f"9. {word('consent')}: {', '.join(contract.consent.notices)}; {word('separate')}: {separate}",
+        f"9. {word('consent')}: {', '.join(contract.consent.notices)}; {word('separate')}: {separate}{reask}",
         f"10. {word('cohort')}: {contract.cohort.minSubjects} / {contract.cohort.minProviders}",
         f"11. {word('withdrawal')} {word(contract.withdrawal.effective)}",
         f"12. {word('privacy')}",

@@ -81,7 +81,7 @@ def due_list(
 
 @duties.command("raise")
 def raise_duty(
-    kind: Annotated[str, typer.Argument(help="explain, delete or notify.")],
+    kind: Annotated[str, typer.Argument(help="explain, delete, notify or delete-at-end.")],
     contract: ContractName,
     home: Home,
     person: Annotated[str, typer.Option(help="Whom it is about; stays in this node.")] = "",

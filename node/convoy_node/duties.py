@@ -4,6 +4,7 @@
                                     .state_overdue(now)     signs one statement for each duty that has become overdue
                                     .world(contract, now)   ``duties`` of the decision's world (FORMAT.md §2)
 
+Times and what blocks runs are the catalogue's, or stricter where the signed contract says so (``convoy_contracts.duties``).
 ``duties.db`` keeps them. Whom a deletion is about stays in it; the log gets a random id, the kind, the due date and the digest
 of the evidence. Working days follow the Chinese calendar with its shifted weekends (library ``holidays``).
 LIMIT: for a year whose shifts the State Council has not published yet, the library knows the holidays only; due dates may then
@@ -26,7 +27,7 @@ from typing import Any, Final, Self
 from convoy_audit.canonical import digest, is_digest
 from convoy_audit.events import DutyStated
 from convoy_audit.statement import sign_statement
-from convoy_contracts.duties import KINDS, Duty, due_at, standing
+from convoy_contracts.duties import Duty, agreed, blocks, due_at, standing
 from convoy_contracts.instants import timestamp
 from convoy_node.consent.office import ConsentOffice
 from convoy_node.durable import open_durable
@@ -91,7 +92,7 @@ class DutyDesk:
         """Raise a duty that something triggered; the same trigger raises it once.
 
         Args:
-            kind: explain, delete or notify.
+            kind: explain, delete, notify or delete-at-end.
             contract: uid or short name.
             since: aware; when it was triggered.
             subject: whom it is about; stays in this node.
@@ -102,8 +103,9 @@ class DutyDesk:
             ContractsError: no such kind.
         """
         uid = self._office.uid(contract)
-        due = due_at(kind, since, is_working_day)
-        duty = Duty(f"{kind}:{secrets.token_hex(8)}", kind, self._office.party, uid, due, KINDS[kind].is_blocking)
+        own = agreed(self._office.contract(uid), self._office.party, kind)
+        due = due_at(kind, since, is_working_day, own)
+        duty = Duty(f"{kind}:{secrets.token_hex(8)}", kind, self._office.party, uid, due, blocks(kind, own))
         if not self._keep(duty, subject, trigger or secrets.token_hex(8)):
             known = self._known(kind, uid, trigger)
             return known or duty

@@ -89,11 +89,10 @@ GROUP BY given_us <= :now, until_us > :now, withdrawn_us <= :now, notice, purpos
     CASE WHEN age < 0 THEN 0 WHEN age < :adult THEN 1 ELSE 2 END, guardian
 ORDER BY 2, 3, 4, 5, 6, 7, 8, 9, 10
 """
-_NEXT_INSTANT: Final = """
-SELECT MIN(at) FROM (
-    SELECT MIN(given_us) AS at FROM consent WHERE contract = :contract AND given_us > :now UNION ALL
-    SELECT MIN(until_us) FROM consent WHERE contract = :contract AND until_us > :now UNION ALL
-    SELECT MIN(withdrawn_us) FROM consent WHERE contract = :contract AND withdrawn_us > :now)
+_NEXT_INSTANTS: Final = """
+SELECT MIN(CASE WHEN given_us > :now THEN given_us END), MIN(CASE WHEN until_us > :now THEN until_us END),
+    MIN(CASE WHEN withdrawn_us > :now THEN withdrawn_us END)
+FROM consent WHERE contract = :contract AND local_id >= ''
 """
 # The terms (notice, purpose, recipients) were judged before; FORMAT.md §6, "Counting persons". The bound on local_id has SQLite
 # read by the primary key: imports store in its order, so that a million rows are read from the disk one after the other.
@@ -195,7 +194,12 @@ class Register:
         return self._db
 
     def import_table(
-        self, source: Path, contracts: Mapping[str, str] | None = None, *, now: datetime | None = None
+        self,
+        source: Path,
+        contracts: Mapping[str, str] | None = None,
+        *,
+        now: datetime | None = None,
+        reask_days: int | Mapping[str, int] = REASK_DAYS,
     ) -> int:
         """Import a consent table, all or nothing; a person's row replaces the earlier one.
 
@@ -205,6 +209,7 @@ class Register:
             source: Parquet or CSV, see ``consent_table``.
             contracts: contract uid by the name that the table uses.
             now: aware; the clock's instant if not given.
+            reask_days: for how long a refusal silences the question, by contract uid or for all.
 
         Returns:
             The number of rows.
@@ -225,7 +230,7 @@ class Register:
             {name: batch.column(name).to_pylist() for name in reader.names}
             for batch in table.select(list(reader.names)).to_batches(max_chunksize=BATCH_ROWS)
         )
-        return self.import_batches(reader, batches, now=now or datetime.now(UTC))
+        return self.import_batches(reader, batches, now=now or datetime.now(UTC), reask_days=reask_days)
 
     def import_batches(
         self,
@@ -265,6 +270,9 @@ class Register:
             db.execute("INSERT INTO consent SELECT * FROM incoming ORDER BY contract, local_id")
             self._add_history(db, "incoming", now, channel)
             db.execute("DROP TABLE incoming")
+        if read >= BATCH_ROWS:  # or the write-ahead log keeps the size of the whole import
+            with self._guard:
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return read
 
     def record(self, row: ConsentRow, at: datetime, *, channel: str, evidence: str | None = None) -> tuple[bytes, int]:
@@ -416,6 +424,7 @@ class Register:
             if row is None:
                 raise ConsentRefused(
                     "no such person under this contract.",
+                    code="PERSON_UNKNOWN",
                     party=self._party,
                     fix="Check the local id and the contract's uid.",
                 )
@@ -461,8 +470,8 @@ class Register:
             return state, None, None, self._db.execute(_SUBJECTS, (contract_uid,)).fetchall()
         asked = {"contract": contract_uid, "now": at, "adult": ADULT_CONSENT_AGE}
         rows = self._db.execute(_SUBJECTS_AT, asked).fetchall()
-        (until,) = self._db.execute(_NEXT_INSTANT, {"contract": contract_uid, "now": at}).fetchone()
-        return state, at, until, rows
+        instants = self._db.execute(_NEXT_INSTANTS, {"contract": contract_uid, "now": at}).fetchone()
+        return state, at, min((one for one in instants if one is not None), default=None), rows
 
     def _asked_again(self, reask_days: int | Mapping[str, int]) -> int:
         found = 0
@@ -473,11 +482,16 @@ class Register:
         return found
 
     def _add_history(self, db: sqlite3.Connection, table: str, now: datetime, channel: str) -> None:
+        """Add a record for each row of a table, in the order of the history's own tree, so that each page is written once."""
+        if db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is None:  # noqa: S608
+            return
+        seq = history.start_change(db, now, channel)
+        db.execute("CREATE TEMP TABLE fresh AS SELECT * FROM record LIMIT 0")
         cursor = db.execute(f"SELECT {_COLUMNS} FROM {table}")  # noqa: S608
-        seq = 0
         while batch := cursor.fetchmany(BATCH_ROWS):
-            seq = seq or history.start_change(db, now, channel)
-            history.add_records(db, seq, (ConsentRow(*row) for row in batch))
+            history.add_records(db, seq, (ConsentRow(*row) for row in batch), into="fresh")
+        db.execute("INSERT INTO record SELECT * FROM fresh ORDER BY series, pseudonym")
+        db.execute("DROP TABLE fresh")
 
     def _adopt(self) -> None:
         """Give a register of an earlier version its history."""
@@ -488,9 +502,12 @@ class Register:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """Open a transaction: on disk when the block has ended, gone if it raised."""
+        """Open a transaction: on disk when the block has ended, gone if it raised; within one, a part of it."""
         with self._guard:
             try:
+                if self._db.in_transaction:  # this thread's own: others wait at the guard
+                    yield self._db
+                    return
                 with transaction(self._db) as db:
                     yield db
             except sqlite3.IntegrityError as error:

@@ -18,8 +18,8 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _ROUND = re.compile(r"0|[1-9][0-9]*")
 EVENT_TYPES = frozenset({"suspend", "resume", "terminate", "supersede"})
 PHASES = ("authorise", "release")
-NUMBERED = ("vocabulary", "keys", "events", "duties", "node", "request")
-"""Members in which §1 holds for every number, also in members that nothing reads; a bad signature entry is code 7 or 8 instead."""
+UNNUMBERED = frozenset({"now", "contract_text", "signatures"})
+"""Everywhere else §1 holds for every number, also in members that nothing reads; these have codes of their own (1, 3, 7 and 8)."""
 
 
 class WorldMalformed(Exception):
@@ -153,8 +153,9 @@ def read(world: Mapping[str, Any]) -> World:
         WorldMalformed: at the first breach.
     """
     text(world, "contract_text", may_be_empty=True)
-    for name in NUMBERED:
-        _numbers(world.get(name), name)
+    for name, value in world.items():
+        if name not in UNNUMBERED:
+            _numbers(value, name)
     vocabulary = _vocabulary(mapping(world, "vocabulary"))
     return World(
         vocabulary=vocabulary,
@@ -396,7 +397,7 @@ def _node(source: Mapping[str, Any], grades: Sequence[str]) -> Node:
 
 
 def _authorised(key: str, value: Any) -> tuple[int, tuple[int, str]]:
-    if _ROUND.fullmatch(key) is None or len(key) > 16:
+    if _ROUND.fullmatch(key) is None or len(key) > 16 or int(key) > MAX_SAFE_INTEGER:
         raise WorldMalformed(f"authorised: {key} is no round")
     source = _object(value, "authorised")
     return int(key), (_at(source, "at"), _digest(_get(source, "scope"), "scope"))

@@ -18,7 +18,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from convoy_audit.consent import commitment, pseudonym
 from convoy_contracts.consent import Terms, state_of
@@ -125,9 +125,18 @@ def touch_series(db: sqlite3.Connection, contract: str, seq: int) -> Series:
 
 
 def add_records(
-    db: sqlite3.Connection, seq: int, rows: Iterable[ConsentRow], evidence: str | None = None
+    db: sqlite3.Connection,
+    seq: int,
+    rows: Iterable[ConsentRow],
+    evidence: str | None = None,
+    *,
+    into: Literal["record", "fresh"] = "record",
 ) -> list[tuple[Series, bytes]]:
-    """Add a record for each row, sorted by pseudonym (the table's order); return series and id of each."""
+    """Add a record for each row; return series and id of each.
+
+    ``into`` names a table of the same columns from which an import moves all records at once: sorted by pseudonym, the table's
+    order. A million records in the order of their persons would write every page of that tree once a batch.
+    """
     series: dict[str, Series] = {}
     wordings: dict[tuple[str, str, str], int] = {}
     made: list[tuple[Any, ...]] = []
@@ -148,8 +157,7 @@ def add_records(
                 row.withdrawn, row.separate, row.age, row.guardian, row.refused, evidence,
             )
         )  # fmt: skip
-    made.sort(key=lambda one: one[:2])
-    db.executemany("INSERT INTO record VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)", made)
+    db.executemany(f"INSERT INTO {into} VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)", made)  # noqa: S608 - one of two names
     return ids
 
 

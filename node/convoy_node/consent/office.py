@@ -6,9 +6,9 @@
     epoch(contract) -> Epoch | None                root of all consents, signed as a statement for the log
     is_stale() / catch_up()                        a register restored from an older copy lets no run in
 
-Order. A withdrawal is durable in the register before its receipt is signed, and a second time in ``node.db``. An epoch's
-statement is durable in ``node.db`` before the register knows the epoch; if the process dies between, the statement stands and
-the next epoch follows it.
+Order. A withdrawal and its receipt are durable in the register, in one commit, before anybody sees the receipt; then the
+withdrawal a second time in ``node.db``. An epoch's statement is durable in ``node.db`` before the register knows the epoch; if the
+process dies between, the statement stands and the next epoch follows it.
 Does not: decide. ``REGISTER_STALE`` is added to the node's decision by ``admission``.
 """
 
@@ -160,7 +160,7 @@ class ConsentOffice:
     def reask_days(self, uid: str) -> int:
         """Return for how long a refusal silences the question."""
         contract = self.contract(uid)
-        return int(getattr(contract.consent, "reaskAfterDays", None) or REASK_DAYS) if contract else REASK_DAYS
+        return (contract.consent.reaskAfterDays if contract else None) or REASK_DAYS
 
     # Recording -----------------------------------------------------------------------------------------------------------
 
@@ -193,10 +193,11 @@ class ConsentOffice:
         if row.given is not None and not unasked:
             self._check_not_asked_again(person, uid, now)
         was_stale = self.is_stale()
-        record, seq = self.register.record(row, now, channel=channel, evidence=evidence)
+        with self.register.writing():  # one commit for what was said and its receipt
+            record, seq = self.register.record(row, now, channel=channel, evidence=evidence)
+            made = self.show(person, contract)["records"][-1]
+            receipt = self._sign_receipt(uid, person, record, "consent", timestamp(now), made["event"]["state"])
         self._moved(seq, was_stale)
-        made = self.show(person, contract)["records"][-1]
-        receipt = self._sign_receipt(uid, person, record, "consent", timestamp(now), made["event"]["state"])
         return {
             "record": made,
             "receipt": receipt,
@@ -223,12 +224,14 @@ class ConsentOffice:
         """
         uid = self.uid(contract)
         was_stale = self.is_stale()
+        with self.register.writing():  # one commit for the withdrawal and its receipt
+            made = self.register.withdraw(person, uid, self._clock(), channel=channel)
+            receipt = self._receipt_of(person, uid, made)
         # If we die behind this line: withdrawn, and whoever asks again gets the receipt.
-        made = self.register.withdraw(person, uid, self._clock(), channel=channel)
         if made.is_new:
             change = None if was_stale else (made.seq, self._token(made.seq))
             self._watermark.remember_withdrawal(uid, person, made.at, change)
-        return self._receipt_of(person, uid, made)
+        return receipt
 
     def receipt(self, person: str, contract: str) -> dict[str, Any]:
         """Return the signed receipt of the last thing that a person said.
@@ -265,13 +268,14 @@ class ConsentOffice:
         """Return this party's keys towards the others of a contract, as the signed text pins them."""
         from convoy_models.masks import PairKeys  # numpy, for few commands
 
-        pinned = {p.id: unb64u(p.maskKey.x) for p in contract.parties if p.maskKey is not None and p.id != self.party}
-        return PairKeys(self.party, self._identity.mask, pinned, contract.digest)
+        pinned = {p.id: unb64u(p.maskKey.x) for p in contract.parties if p.maskKey is not None}
+        own = self._identity.mask_of(pinned.pop(self.party, None)) or self._identity.mask
+        return PairKeys(self.party, own, pinned, contract.digest)
 
     def import_table(self, source: Path) -> int:
         """Import a consent table from a file; see ``Register.import_table``."""
         was_stale = self.is_stale()
-        rows = self.register.import_table(source, self._settings.contract_names, now=self._clock())
+        rows = self._import(source)
         self._moved(history.last_change(self.register.db)[0], was_stale)
         return rows
 
@@ -282,7 +286,8 @@ class ConsentOffice:
         was_stale = self.is_stale()
         with rows_of_query(url, query, party=self.party) as (names, batches):
             reader = TableReader(names, self._settings.contract_names, party=self.party)
-            rows = self.register.import_batches(reader, batches, now=self._clock(), channel="sql")
+            days = self._all_reask_days()
+            rows = self.register.import_batches(reader, batches, now=self._clock(), channel="sql", reask_days=days)
         self._moved(history.last_change(self.register.db)[0], was_stale)
         return rows
 
@@ -495,7 +500,7 @@ class ConsentOffice:
                 code="REGISTER_STALE",
                 fix="Export what was said since from the app or CRM: consent catch-up --table FILE; or --nothing-since.",
             )
-        rows = self.register.import_table(table, self._settings.contract_names, now=self._clock()) if table else 0
+        rows = self._import(table) if table else 0
         again = 0
         for contract, person, at in self._watermark.withdrawals():
             standing = self.register.row(person, contract)
@@ -528,6 +533,14 @@ class ConsentOffice:
         reader.raise_faults()
         return row if row.withdrawn is None else replace(row, withdrawn=None, withdrawn_us=None)
 
+    def _import(self, table: Path) -> int:
+        return self.register.import_table(
+            table, self._settings.contract_names, now=self._clock(), reask_days=self._all_reask_days()
+        )
+
+    def _all_reask_days(self) -> dict[str, int]:
+        return {contract.uid: self.reask_days(contract.uid) for contract in self.signed()}
+
     def _check_not_asked_again(self, person: str, uid: str, now: datetime) -> None:
         asked = self.may_ask(person, uid)
         if not asked["mayAsk"]:
@@ -544,6 +557,7 @@ class ConsentOffice:
         if series is None or not records:
             raise ConsentRefused(
                 "no such person under this contract.",
+                code="PERSON_UNKNOWN",
                 party=self.party,
                 fix="Check the local id and the contract's uid.",
             )

@@ -59,6 +59,8 @@ CASES: list[tuple[str, Effect, Callable[[Json], object]]] = [
     ("permission.p1", WIDER, lambda d: d["permission"][0].update(action="use")),
     ("prohibition.added", NARROWER, lambda d: d["prohibition"].append({"uid": "added", "action": "convoy:infer"})),
     (f"prohibition.{example_document()['prohibition'][0]['uid']}", WIDER, lambda d: d["prohibition"].pop(0)),
+    ("consent.reaskAfterDays", WIDER, lambda d: d["consent"].update(reaskAfterDays=30)),
+    ("consent.reaskAfterDays", NARROWER, lambda d: d["consent"].update(reaskAfterDays=365)),
     ("duties.d9", NARROWER, lambda d: d.update(duties=[
         {"id": "d9", "bearer": "*", "kind": "delete", "trigger": "end", "withinHours": 1, "blocking": True}])),
 ]  # fmt: skip

@@ -217,6 +217,10 @@ ROWS: list[tuple[str, Change | None, list[str]]] = [
     ("duty without due", lambda w, _: w.update(duties=[{"id": "d", "bearer": OEM, "blocking": True}]),
      ["INPUT_MALFORMED"]),
     ("unknown members outside the contract", lambda w, _: (w.update(x=1), w["node"].update(y=2)), []),
+    ("a fraction in a member that nothing reads", late(lambda w: w.update(x={"y": [1.5]})), ["INPUT_MALFORMED"]),
+    ("a fraction beside a signature", late(lambda w: w["signatures"][0].update(x=1.5)), []),
+    ("a round beyond 2^53 among the authorised", late(lambda w: w["node"].update(authorised={
+        str(2**53): {"at": BEFORE, "scope": DIGEST_0}})), ["INPUT_MALFORMED"]),
     ("key of another curve", key(crv="Ed448"), ["INPUT_MALFORMED"]),
     ("key of 31 bytes", key(x=b64u(bytes(31))), ["INPUT_MALFORMED"]),
     ("key revoked without reason", key(revokedAt=NOW), ["INPUT_MALFORMED"]),
@@ -248,6 +252,9 @@ ROWS: list[tuple[str, Change | None, list[str]]] = [
     ("a constraint that is no object", permit("purpose"), ["DOCUMENT_MALFORMED"]),  # type: ignore[arg-type]
     ("a step with leading zero", field("harsh_brake", step="00.1"), ["DOCUMENT_MALFORMED"]),
     ("a boolean written 1", field("harsh_brake", sensitive=1), ["DOCUMENT_MALFORMED"]),
+    ("days until a person is asked again", lambda _, d: d["consent"].update(reaskAfterDays=30), []),
+    ("no days until a person is asked again", lambda _, d: d["consent"].update(reaskAfterDays=0), ["DOCUMENT_MALFORMED"]),
+    ("days until a person is asked again null", lambda _, d: d["consent"].update(reaskAfterDays=None), ["DOCUMENT_MALFORMED"]),
     ("constraint null", lambda _, d: d["permission"][0].update(constraint=None), ["DOCUMENT_MALFORMED"]),
     ("pia null of a party that is no controller", lambda _, d: d["parties"][0].update(pia=None, roles=[]), []),
     ("export null", lambda _, d: d["location"].update(export=None), []),
