@@ -4,7 +4,7 @@
 
 Guarantees: it listens on 127.0.0.1 only, answers only for that host name (no DNS rebinding), and only to who shows the token of
 ``api.token`` (mode 0600, made at the first start). Bodies are strict JSON (``convoy_contracts.canonical``), at most 64 KiB. Every
-refusal has ``code``, ``cause``, ``fix`` and ``reasons``, in English, and ``fixZh``; none holds a person's id. There is no access
+refusal is a problem document (``api_problems``), in English and Chinese; none holds a person's id. There is no access
 log, because paths hold ids. ``/livez``, ``/readyz`` and ``/metrics`` need no token and tell no person's data; ``health_app`` has
 nothing else and may listen where a monitor can reach it. What the API writes is what the command line writes: both use ``ConsentOffice``.
 Does not: reach other parties. The app hands ``linkId`` to the other holder's app.
@@ -16,9 +16,8 @@ import hmac
 import os
 import secrets
 import socket
-import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -27,16 +26,18 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CollectorRegistry
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from convoy_contracts.canonical import parse_json
 from convoy_contracts.consent import notice
-from convoy_contracts.errors import ContractsError
+from convoy_contracts.errors import DocumentMalformed
 from convoy_contracts.operations.metrics import RequestMetrics
 from convoy_contracts.problems import PROBLEMS
 from convoy_node import desk as index
-from convoy_node.consent.office import ConsentOffice
-from convoy_node.duties import DutyDesk
+from convoy_node.api_problems import Answers
+from convoy_node.consent.kept_open import Kept
+from convoy_node.duties import is_working_day
 from convoy_node.errors import NodeError
 from convoy_node.observability.folder import routes
 from convoy_node.settings import Settings
@@ -47,10 +48,8 @@ _CELLS: Final = {
     "given": str, "until": str, "notice": str, "purpose": str, "recipients": list, "separate": bool, "age": int,
     "guardian": bool, "refused": bool, "counterpart": str, "linkId": str,
 }  # fmt: skip
-PROBLEM_JSON: Final = "application/problem+json"
 OPEN: Final = frozenset({"/livez", "/readyz", "/metrics"})
 """What is answered without a token."""
-_STATUS: Final = {"REASK_BLOCKED": 409, "REGISTER_STALE": 409, "EPOCH_UNKNOWN": 404, "CONTRACT_UNKNOWN": 404}
 
 
 def create_app(home: Path, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> FastAPI:
@@ -60,20 +59,26 @@ def create_app(home: Path, *, clock: Callable[[], datetime] = lambda: datetime.n
         NodeError: settings, keys or files that cannot be used.
     """
     token = _token(home)
+    kept = Kept(home, clock)
+    is_working_day(clock().date())  # the calendar is read now, not within the first withdrawal
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        kept.close()
+
     app = FastAPI(
-        title="Convoy node: consents and rights", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json"
-    )
+        title="Convoy node: consents and rights", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json",
+        lifespan=lifespan,
+    )  # fmt: skip
     registry = CollectorRegistry()
     app.add_middleware(RequestMetrics, registry=registry)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
     app.include_router(routes(home, clock, registry))
-    # SQLite works one request at a time anyway; the lock keeps a change and its mark together.
-    guard = threading.Lock()
-
-    @contextmanager
-    def opened() -> Iterator[tuple[ConsentOffice, DutyDesk]]:
-        with guard, ConsentOffice.open(home, clock) as office, DutyDesk.open(home, office) as duties:
-            yield office, duties
+    answers = Answers(home)
+    answers.install(app)
+    # Handlers wait for it in threads of the pool only, so that /livez and /readyz answer while a proof over a million persons is made.
+    opened = kept.opened
 
     @app.middleware("http")
     async def _only_with_token(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -81,32 +86,20 @@ def create_app(home: Path, *, clock: Callable[[], datetime] = lambda: datetime.n
             return await call_next(request)
         shown = request.headers.get("authorization", "")
         if not hmac.compare_digest(shown.encode(), f"Bearer {token}".encode()):
-            return _problem(
-                401,
-                "TOKEN_MISSING",
-                "the request shows no valid token.",
-                f"Send the content of {TOKEN_FILE} as bearer.",
+            return answers.problem(
+                "TOKEN_MISSING", "the request shows no valid token.", f"Send the content of {TOKEN_FILE} as bearer."
             )
         if int(request.headers.get("content-length") or 0) > MAX_BODY:
-            return _problem(
-                413, "BODY_TOO_LARGE", "the body is larger than 64 KiB.", "Import tables with the command line."
+            return answers.problem(
+                "BODY_TOO_LARGE", "the body is larger than 64 KiB.", "Import tables with the command line."
             )
         return await call_next(request)
-
-    @app.exception_handler(NodeError)
-    async def _refused(_: Request, error: NodeError) -> Response:
-        status = _STATUS.get(error.code, 404 if "no such person" in error.cause else 422)
-        return _problem(status, error.code, error.cause, error.fix, error.reasons, error.fix_zh)
-
-    @app.exception_handler(ContractsError)
-    async def _malformed(_: Request, error: ContractsError) -> Response:
-        return _problem(422, error.code, error.cause, error.fix, error.problems)
 
     @app.get("/problems/{code}")
     async def problem(code: str) -> Response:
         """Say what a refusal means and what to do, in English and Chinese; the ``type`` of a refusal leads here."""
         if code not in PROBLEMS:
-            return _problem(404, "NOT_FOUND", "no problem has this code.", "See convoy-contracts problem --list.")
+            return answers.problem("NOT_FOUND", "no problem has this code.", "See convoy-contracts problem --list.")
         return JSONResponse({"code": code, **PROBLEMS[code].facts()})
 
     @app.post("/v1/consents", status_code=201)
@@ -116,24 +109,32 @@ def create_app(home: Path, *, clock: Callable[[], datetime] = lambda: datetime.n
             request, {"person": str, "contract": str}, {**_CELLS, "channel": str, "unasked": bool, "evidence": str}
         )
         cells = {("link_id" if name == "linkId" else name): body[name] for name in _CELLS if name in body}
-        with opened() as (office, _):
-            return office.record(
-                body["person"],
-                body["contract"],
-                cells,
-                channel=body.get("channel", "app"),
-                unasked=body.get("unasked", False),
-                evidence=body.get("evidence"),
-            )
+
+        def made() -> dict[str, Any]:
+            with opened() as (office, _):
+                return office.record(
+                    body["person"],
+                    body["contract"],
+                    cells,
+                    channel=body.get("channel", "app"),
+                    unasked=body.get("unasked", False),
+                    evidence=body.get("evidence"),
+                )
+
+        return await run_in_threadpool(made)
 
     @app.post("/v1/consents/withdraw")
     async def withdraw(request: Request) -> dict[str, Any]:
         """Withdraw; the answer is the signed receipt."""
         body = await _body(request, {"person": str, "contract": str}, {"channel": str})
-        with opened() as (office, duties):
-            receipt = office.withdraw(body["person"], body["contract"], channel=body.get("channel", "app"))
-            duties.on_withdrawal(body["person"], receipt)
-            return receipt
+
+        def made() -> dict[str, Any]:
+            with opened() as (office, duties):
+                receipt = office.withdraw(body["person"], body["contract"], channel=body.get("channel", "app"))
+                duties.on_withdrawal(body["person"], receipt)
+                return receipt
+
+        return await run_in_threadpool(made)
 
     @app.get("/v1/persons/{person}/consents/{contract}")
     def show(person: str, contract: str) -> dict[str, Any]:
@@ -225,6 +226,7 @@ def health_app(home: Path, *, clock: Callable[[], datetime] = lambda: datetime.n
     """
     Settings.load(home)
     app = FastAPI(title="Convoy node: health", docs_url=None, redoc_url=None, openapi_url=None)
+    Answers(home).install(app)
     app.include_router(routes(home, clock))
     return app
 
@@ -276,9 +278,12 @@ def _token(home: Path) -> str:
 
 async def _body(request: Request, needed: Mapping[str, type], optional: Mapping[str, type]) -> dict[str, Any]:
     raw = await request.body()
-    value = parse_json(raw, max_bytes=MAX_BODY)
+    try:
+        value = parse_json(raw, max_bytes=MAX_BODY)
+    except DocumentMalformed as error:
+        raise NodeError("the body is not strict JSON.", code="BODY_MALFORMED", fix=error.fix) from error
     if not isinstance(value, dict):
-        raise NodeError("the body is no JSON object.", code="BODY_MALFORMED", fix="Send one object.")
+        raise NodeError("the body is no JSON object.", code="INPUT_INVALID", fix="Send one object.")
     known = {**needed, **optional}
     faults = [f"{name}: missing" for name in needed if name not in value]
     faults += [f"{name[:40]}: unknown member" for name in value if name not in known]
@@ -289,14 +294,5 @@ async def _body(request: Request, needed: Mapping[str, type], optional: Mapping[
     ]
     faults += [f"{name}: empty" for name in needed if value.get(name) == ""]
     if faults:
-        raise NodeError("the body has faults.", code="BODY_MALFORMED", fix="Mend every named member.", reasons=faults)
+        raise NodeError("the body has faults.", code="INPUT_INVALID", fix="Mend every named member.", reasons=faults)
     return value
-
-
-def _problem(
-    status: int, code: str, cause: str, fix: str, reasons: tuple[str, ...] = (), fix_zh: str = NodeError.fix_zh
-) -> JSONResponse:
-    known = PROBLEMS[code].facts() if code in PROBLEMS else {}
-    own = {"fix": fix, "fixZh": known["fixZh"] if fix_zh == NodeError.fix_zh and known else fix_zh}
-    content = {"type": f"/problems/{code}", "status": status, "detail": cause, "cause": cause, "reasons": list(reasons)}
-    return JSONResponse({"code": code, **known, **content, **own}, status_code=status, media_type=PROBLEM_JSON)

@@ -329,9 +329,40 @@ def test_the_api_refuses_without_token_host_term_or_sense(client: TestClient) ->
         "column until: missing; write open-ended for no end (1 rows)"
         in client.post("/v1/consents", json=body).json()["reasons"]
     )
-    for raw in (b"{", b"[]", b'{"person":"a","person":"b"}', b'{"person":1.5}', b'{"person":"a","x":1}'):
-        assert client.post("/v1/consents", content=raw).status_code == 422
-    assert client.get("/v1/persons/nobody/consents/risk").status_code == 404
+    for raw, code in (
+        (b"{", "BODY_MALFORMED"),
+        (b'{"person":"a","person":"b"}', "BODY_MALFORMED"),
+        (b'{"person":1.5}', "BODY_MALFORMED"),
+        (b"[]", "INPUT_INVALID"),
+        (b'{"person":"a","x":1}', "INPUT_INVALID"),
+    ):
+        assert client.post("/v1/consents", content=raw).json()["code"] == code
+
+
+def test_every_failure_of_the_api_is_a_problem_document_without_the_persons_id(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever raises it - the office, the framework, nobody - it has type, status, party, cause and fix in both languages."""
+    person = "/v1/persons/secret-driver"
+    cases = [
+        (404, "PERSON_UNKNOWN", "GET", f"{person}/consents/risk"),
+        (404, "EPOCH_UNKNOWN", "GET", f"{person}/consents/risk/proof?epoch=77"),
+        (422, "INPUT_INVALID", "GET", f"{person}/consents/risk/proof?epoch=secret-driver"),
+        (404, "NOT_FOUND", "GET", f"{person}/secret-driver"),
+        (405, "METHOD_NOT_ALLOWED", "DELETE", f"{person}/consents/risk"),
+        (404, "CONTRACT_UNKNOWN", "GET", "/v1/contracts/urn:x/notice"),
+    ]
+    client = TestClient(client.app, base_url="http://127.0.0.1", headers=client.headers, raise_server_exceptions=False)
+    answers = [(status, code, client.request(method, path)) for status, code, method, path in cases]
+    monkeypatch.setattr("convoy_node.consent.office.ConsentOffice.show", lambda *_: 1 // 0)
+    answers.append((500, "INTERNAL", client.get(f"{person}/consents/risk")))
+    for status, code, answer in answers:
+        told = answer.json()
+        assert (answer.status_code, told["status"], told["code"]) == (status, status, code), told
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert (told["type"], told["party"]) == (f"/problems/{code}", party_id("insurer-a"))
+        assert all(told[name] for name in ("title", "titleZh", "cause", "fix", "fixZh", "meaningZh"))
+        assert "secret-driver" not in answer.text
 
 
 def test_a_refusal_is_kept_and_nobody_is_asked_again_soon(client: TestClient, federation) -> None:
