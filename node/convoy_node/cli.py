@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from convoy_node import desk_cli, join_cli, offers_cli, release_cli, worth_cli
+from convoy_node import desk_cli, join_cli, offers_cli, papers_cli, release_cli, worth_cli
 from convoy_node.alignment.cli import psi
 from convoy_node.backup import cli as backup_cli
 from convoy_node.cli_data import data
@@ -37,6 +37,7 @@ app.add_typer(consent, name="consent")
 desk_cli.add(app)
 worth_cli.add(app)
 release_cli.add(app)
+papers_cli.add(app)
 offers_cli.add(app)
 backup_cli.add(app)
 app.add_typer(psi, name="psi")
@@ -121,7 +122,11 @@ def sign(
     _show(
         entry,
         as_json,
-        [f"Signed as {entry['kid']}.", "Give this entry to the coordinator:", json.dumps(entry)],
+        [
+            f"Signed as {entry['kid']}.",
+            "Give this entry to the coordinator (convoy-node contract send DIGEST does, once joined):",
+            json.dumps(entry),
+        ],
         f"convoy-node preview --home {home}",
     )
 
@@ -131,6 +136,7 @@ def status(home: Home, as_json: AsJson = False) -> None:
     """Show what this node is, what it has signed, and what is left of its budgets."""
     from convoy_audit.witness_store import FileWitnessStore
     from convoy_contracts.document import Contract
+    from convoy_models.accounting import shown
     from convoy_node import setup
     from convoy_node.ledger_view import LedgerView
     from convoy_node.settings import Settings
@@ -160,9 +166,17 @@ def status(home: Home, as_json: AsJson = False) -> None:
         f"{settings.party}   {settings.role}   {settings.region}",
         f"Log        {settings.log_origin}, {facts['log']['size']} entries cosigned, {facts['log']['alarms']} alarms",
         *(f"Contract   {c.uid} version {c.version} until {c.term.notAfter}" for c in signed),
-        *(f"Budget     {t.contract}: epsilon {t.epsilon:.3f} of {t.cap_micro / 1e6:g} per person" for t in totals),
+        *(
+            f"Budget     {t.contract}: epsilon {shown(t.epsilon)} of {t.cap_micro / 1e6:g}, {_meant(t.delta)}"
+            for t in totals
+        ),
     ]
     _show(facts, as_json, lines, f"convoy-node {'preview' if signed else 'sign'} --home {home}")
+
+
+def _meant(delta: float) -> str:
+    """Return what an epsilon is about: unit, delta and adversary."""
+    return f"per person, delta {delta:g}, towards the coordinator and every recipient"
 
 
 def _runs_left(count: int) -> str:
@@ -181,6 +195,7 @@ def ledger(
     """Show the privacy ledger: what each asset's persons have paid, and every sum that was answered."""
     from dataclasses import asdict
 
+    from convoy_models.accounting import shown
     from convoy_node.ledger_view import LedgerView
     from convoy_node.setup import LEDGER
 
@@ -201,7 +216,7 @@ def ledger(
             ("asset", "under", "epsilon", "cap", "delta", "mu^2 spent", "mu^2 held"),
             [
                 (
-                    t.asset, t.contract or f"all, {t.year}", f"{t.epsilon:.6f}", f"{t.cap_micro / 1e6:g}", f"{t.delta:g}",
+                    t.asset, t.contract or f"all, {t.year}", shown(t.epsilon, 6), f"{t.cap_micro / 1e6:g}", f"{t.delta:g}",
                     f"{t.spent_mu2:.6f}", f"{t.mu2 - t.spent_mu2:.6f}",
                 )
                 for t in totals
@@ -219,9 +234,10 @@ def ledger(
         facts,
         as_json,
         [
-            "Epsilon is per person, at delta, rounded up. Nothing ever lowers it.",
+            "Epsilon is per person, at delta, over all runs of its line, towards the coordinator and every recipient.",
+            "It is rounded up, and nothing ever lowers it.",
             *(
-                f"  dp-accounting, {t.asset} {t.contract or t.year}: at most {e:.6f} for all spent sums of all cohorts"
+                f"  dp-accounting, {t.asset} {t.contract or t.year}: at most {shown(e, 6)} for all spent sums of all cohorts"
                 for t, e in zip(totals, second, strict=True)
                 if e is not None
             ),
@@ -238,6 +254,7 @@ def preview(
 ) -> None:
     """List every number that a run would send, with columns, clip, sigma and epsilon. Reads no row and sends nothing."""
     from convoy_contracts.document import Contract
+    from convoy_models.accounting import shown
     from convoy_node import setup
     from convoy_node.ledger_view import LedgerView
     from convoy_node.preview import preview as dry_run
@@ -255,8 +272,8 @@ def preview(
     for run in found:
         lines += [
             f"{run.algorithm} under {run.contract[:23]}…",
-            f"  one run costs a person epsilon {run.epsilon:.3f} at delta {run.delta:g}",
-            f"  then {run.epsilon_after:.3f} of {run.cap:g} are used; {_runs_left(run.runs_left)}",
+            f"  one run costs epsilon {shown(run.epsilon)}, {_meant(run.delta)}",
+            f"  then {shown(run.epsilon_after)} of {run.cap:g} are used under the contract; {_runs_left(run.runs_left)}",
             f"  {run.persons} persons consent to {run.purpose}",
         ]
     if not as_json:
@@ -267,7 +284,7 @@ def preview(
                     (
                         line.query if line.answered else f"{line.query} (answered by others)", line.kind, line.cohort,
                         ", ".join(line.columns), str(line.numbers), f"{line.clip:.4g}", f"{line.sigma:.4g}", f"{line.mu2:.3g}",
-                        f"{line.epsilon + 5e-5:.4f}",
+                        shown(line.epsilon, 4),
                     )
                     for line in run.lines
                 ],
@@ -349,7 +366,7 @@ join_cli.register(app)
 
 
 def main() -> None:
-    """Run the command line; a refusal names cause and fix and never shows a trace."""
+    """Run the command line; a refusal names cause and fix, with --json as JSON, and never shows a trace."""
     from convoy_audit.errors import AuditError
     from convoy_contracts.errors import ContractsError
     from convoy_contracts.problems.telling import told
@@ -358,8 +375,18 @@ def main() -> None:
     try:
         app()
     except (NodeError, AuditError, ContractsError, ModelsError) as error:
-        Console(stderr=True).print(told(error), soft_wrap=True, highlight=False, markup=False)
+        if "--json" in sys.argv:
+            print(json.dumps({"error": _facts(error)}, ensure_ascii=False))
+        else:
+            Console(stderr=True).print(told(error), soft_wrap=True, highlight=False, markup=False)
         sys.exit(1)
+
+
+def _facts(error: Exception) -> dict[str, Any]:
+    """Return a refusal of any of our packages as the coordinator's commands tell theirs."""
+    facts: dict[str, Any] = {name: str(getattr(error, name, "")) for name in ("code", "party", "cause", "fix")}
+    reasons = getattr(error, "reasons", ()) or getattr(error, "problems", ())
+    return facts | ({"reasons": [str(reason) for reason in reasons]} if reasons else {})
 
 
 if __name__ == "__main__":
