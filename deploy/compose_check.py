@@ -1,6 +1,6 @@
 """Check docker-compose.yml, and run what it says without an engine.
 
-    python deploy/compose_check.py [--no-run] [--file docker-compose.yml]
+    python deploy/compose_check.py [--no-run | --demo] [--file docker-compose.yml]
 
 First the file: the Compose Specification's schema and our rules (``compose_rules``). Then the topology (``compose_run``): make
 a home on PostgreSQL, start coordinator, SuperLink and ServerApp worker, invite an insurer and an auditor, join with their
@@ -29,6 +29,7 @@ from compose_file import ComposeFault, filled, read
 from compose_run import Topology, new_password
 
 ROOT: Final = Path(__file__).resolve().parents[1]
+DEMO_S: Final = 900.0
 DEFAULTS: Final = {"CONVOY_NAME": "localhost"}
 PARTNERS: Final = (
     ("Compose Insurer", "insurer", "node", "ticket"),
@@ -41,6 +42,7 @@ def main() -> int:
     line = argparse.ArgumentParser(description="Check docker-compose.yml, and run what it says as local processes.")
     line.add_argument("--file", type=Path, default=ROOT / "docker-compose.yml")
     line.add_argument("--no-run", action="store_true", help="only the file")
+    line.add_argument("--demo", action="store_true", help="also the profile demo, a minute or two")
     given = line.parse_args()
     try:
         compose = filled(read(given.file), {**DEFAULTS, **os.environ})
@@ -53,6 +55,8 @@ def main() -> int:
         if not given.no_run:
             with tempfile.TemporaryDirectory(prefix="convoy-compose-") as scratch:
                 run(compose, given.file.resolve().parent, Path(scratch))
+                if given.demo:
+                    demo(compose, given.file.resolve().parent, Path(scratch) / "demo")
     except ComposeFault as fault:
         print(f"FAULT  {fault}")
         return 1
@@ -93,6 +97,20 @@ def run(compose: dict[str, Any], root: Path, scratch: Path) -> None:
     if bad:
         raise ComposeFault(f"did not end by themselves when told to: {bad}")
     told("everything has stopped when told to; the whole run", time.monotonic() - began)
+
+
+def demo(compose: dict[str, Any], root: Path, scratch: Path) -> None:
+    """Run the profile ``demo`` to its end.
+
+    Raises:
+        ComposeFault: it did not end well, or left no summary.
+    """
+    topology, began = Topology(compose, root, scratch), time.monotonic()
+    topology.once("demo", within_s=DEMO_S)
+    summary = json.loads((topology.place("demo", "/state/demo") / "summary.json").read_text(encoding="utf-8"))
+    if not summary["audit"]["verified"]:
+        raise ComposeFault("the demo's log was not verified")
+    told("the demo has trained both models, and its log is verified", time.monotonic() - began)
 
 
 def _take_part(topology: Topology) -> None:

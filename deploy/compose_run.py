@@ -59,7 +59,7 @@ class Topology:
         """Return where a path inside a service's container is here."""
         return Path(self.translated(service, path))
 
-    def once(self, service: str, *more: str, command: Sequence[str] = ()) -> str:
+    def once(self, service: str, *more: str, command: Sequence[str] = (), within_s: float = ONCE_S) -> str:
         """Run a command of a service to its end, as ``docker compose run --rm`` or ``exec``; return what it said.
 
         Raises:
@@ -72,7 +72,7 @@ class Topology:
             text=True,
             env=self._environment(service),
             cwd=self._tmp(service),
-            timeout=ONCE_S,
+            timeout=within_s,
             check=False,
         )
         if done.returncode:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import ssl
 import statistics
 import subprocess
@@ -135,14 +136,49 @@ def test_the_logs_of_both_ends_name_the_same_messages(federation: Deployment, ro
     assert set(seen["delivered"]) | set(seen["replied"]) <= at_link
 
 
-def test_partners_reach_neither_control_nor_runtime(federation: Deployment) -> None:
-    """At the public port both are 404, with TLS and without any credential asked."""
+def test_a_stranger_is_read_no_further_than_a_strangers_limit(federation: Deployment, root: Path) -> None:
+    """A large body without a registered node's signature, and connections that never say what they want; a run goes on."""
     ready = federation.home.read_ready()
-    with httpx.Client(verify=trust(federation)) as client:
-        for path in ("control/start-run", "control/register-node", "runtime/acquire-task"):
-            assert client.post(f"https://{ready.public}/v1/{path}").status_code == 404
+    address, port = ready.public.rsplit(":", 1)
+    slow = [socket.create_connection((address, int(port))) for _ in range(50)]
+    for connection in slow:
+        connection.sendall(b"\x16\x03\x01\x02")
+    headers = {"content-type": "application/protobuf", "flwr-public-key": "AAAA"}
+    with httpx.Client(verify=trust(federation), headers=headers, timeout=30) as client:
+        for path in ("push-object", "push-messages", "pull-messages", "activate-node"):
+            answer = client.post(f"https://{ready.public}/v1/fleet/{path}", content=bytes(100_000))
+            assert answer.status_code == 413, path
+    assert play(federation, root, "exchange")["homes"].keys() == set(PARTIES)
+    for connection in slow:
+        connection.close()
+    log = federation.supervisor.processes["superlink"].log.read_text()
+    assert "turned away at the public door: a body of more than" in log
+
+
+def test_partners_reach_neither_control_nor_runtime(federation: Deployment, tmp_path: Path) -> None:
+    """At the public port every path that Flower has beside fleet and health is 404, with TLS and without any credential asked."""
+    ready = federation.home.read_ready()
+    inside = flower_paths(tmp_path / "other", "/v1/control/", "/v1/runtime/")
+    assert {"/v1/control/start-run", "/v1/control/register-node", "/v1/runtime/acquire-task"} <= set(inside)
+    with httpx.Client(verify=trust(federation), timeout=30) as client:
+        for path in inside:
+            assert client.post(f"https://{ready.public}{path}").status_code == 404, path
         assert client.get(f"https://{ready.public}/docs").status_code == 404
         assert client.get(f"https://{ready.public}/health").status_code == 200
+
+
+def flower_paths(folder: Path, *prefixes: str) -> list[str]:
+    """Return the paths of Flower's own application, built as the launcher builds it, that begin so."""
+    from convoy_coordinator.federation.flower.link import LinkSettings, build
+    from convoy_coordinator.federation.flower.membership import FileMembership
+    from convoy_coordinator.federation.flower.pki import write_loopback_certificates
+
+    home = LinkHome(folder)
+    write_loopback_certificates(home)
+    home.create_secrets()
+    home.write_membership({DEFAULT_FEDERATION: []})
+    app = build(home, LinkSettings(in_memory=True), FileMembership(home.membership_file))
+    return sorted(path for path in app.openapi()["paths"] if path.startswith(prefixes))
 
 
 def test_a_request_without_a_node_key_is_refused(federation: Deployment) -> None:

@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import flwr.superlink.main as flower
@@ -28,6 +28,7 @@ from flwr.superlink.config_loader import SuperLinkLifespanConfig
 from flwr.superlink.federation import FederationManager
 
 from convoy_coordinator.federation.flower.app_bundle import APP_ID, AppBundle
+from convoy_coordinator.federation.flower.door_limits import Limits, Turned, prompt_head, signed_by_a_node
 from convoy_coordinator.federation.flower.event_log import JsonLines
 from convoy_coordinator.federation.flower.holding import Holding
 from convoy_coordinator.federation.flower.lean_paths import LeanPaths
@@ -45,13 +46,14 @@ class LinkSettings:
     """How one SuperLink is run; a port of 0 takes a free one.
 
     ``in_memory``: keep Flower's state in memory. Faster, but nodes must be registered again after a
-    restart.
+    restart. ``limits``: what may come through the public door.
     """
 
     internal_port: int = 0
     public_host: str = LOOPBACK
     public_port: int = 0
     in_memory: bool = False
+    limits: Limits = field(default_factory=Limits)
 
 
 def build(home: LinkHome, settings: LinkSettings, membership: Membership) -> FastAPI:
@@ -111,16 +113,20 @@ def serve(
         stop_requested: is given a function that stops the server from any thread.
     """
     holding = Holding(ObjectLane(LeanPaths(app), app))
+    turned = Turned()
+    is_known = signed_by_a_node(lambda: app.state.linkstate_factory.state())
+    public = Public(holding, is_known, settings.limits, turned)
     doors = (
-        (Internal(holding, home.control_token()), LOOPBACK, settings.internal_port, "on"),
-        (Public(holding), settings.public_host, settings.public_port, "off"),
+        (Internal(holding, home.control_token()), LOOPBACK, settings.internal_port, "on", "auto"),
+        (public, settings.public_host, settings.public_port, "off", prompt_head(settings.limits.head_s, turned)),
     )
-    sockets = [_listen(host, port) for _, host, port, _ in doors]
+    sockets = [_listen(host, port) for _, host, port, *_ in doors]
     servers = [
         _Quiet(
             uvicorn.Config(
                 door,
                 lifespan=lifespan,
+                http=protocol,
                 ssl_certfile=home.certificate_file,
                 ssl_keyfile=home.key_file,
                 log_level="warning",
@@ -128,7 +134,7 @@ def serve(
                 timeout_graceful_shutdown=_GRACE_S,
             )
         )
-        for door, _, _, lifespan in doors
+        for door, _, _, lifespan, protocol in doors
     ]
 
     async def run() -> None:
@@ -148,8 +154,8 @@ def serve(
         ]
         while not all(server.started for server in servers) and not any(task.done() for task in serving):
             await asyncio.sleep(0.01)
-        internal, public = ("{}:{}".format(*listener.getsockname()[:2]) for listener in sockets)
-        home.write_ready(Ready(os.getpid(), internal, public, bundle.sha256))
+        inside, outside = ("{}:{}".format(*listener.getsockname()[:2]) for listener in sockets)
+        home.write_ready(Ready(os.getpid(), inside, outside, bundle.sha256))
         await asyncio.gather(*serving)
 
     try:
