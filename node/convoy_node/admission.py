@@ -321,7 +321,7 @@ class Admission:
 
     def _pair_keys(self, contract: Contract) -> PairKeys:
         pinned = {p.id: unb64u(p.maskKey.x) for p in contract.parties if p.maskKey is not None}
-        if pinned.get(self._party) != self._home.identity.mask_public:
+        if self._home.identity.mask_of(pinned.get(self._party)) is None:
             raise self._refused(
                 "the contract pins another mask key for this node.",
                 "MASK_KEY_MISMATCH",

@@ -12,7 +12,6 @@ join.json            while joining only: what was asked, so that it can be asked
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -148,13 +147,8 @@ def matches(key: bytes, certificate: bytes) -> bool:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a secret file (0600), replacing an older one in one step."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    """Write a secret file (0600), replacing an older one in one step; durable when this returns."""
+    write_atomically(path, content)
 
 
 def write(path: Path, content: bytes) -> None:

@@ -2,11 +2,14 @@
 
     renew(home) -> days          a new TLS key and certificate; the old ones stay good until they end
     rotate(home, now) -> kid     a new identity key, named by the old one in a statement that both have signed
+    rotate_supernode(home) -> index    a new key of the SuperNode, asked for by the identity key
+    rotate_mask(home) -> card    a new mask key for the contracts to come; those in force keep theirs
 
 Rotation, and what is true if the process dies after each step: 1. the new key is on disk (nothing is known of it; the
 next call finds it again); 2. the statement is in the node's memory (signed, numbered; found again); 3. the coordinator
 has it in the log and believes both keys for a week (asked again, it says the same); 4. ``identity.json`` names the new
-key (the next call finds that the card does not, and goes on here); 5. pin and card are written. A key that was *stolen*
+key (the next call finds that the card does not, and goes on here); 5. pin and card are written. With the SuperNode's key: it is on
+disk beside the old one, the coordinator takes it, it takes its place, the card says so, and what was beside goes. A key that was *stolen*
 is not rotated: the administrator revokes the party, and it joins again with ``--recover``.
 """
 
@@ -17,11 +20,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from convoy_audit.canonical import parse_canonical
 from convoy_audit.events import KeyRotated
 from convoy_audit.statement import sign_statement, statement_from_json
+from convoy_contracts.canonical import b64u
 from convoy_contracts.wire import partner_pb2
-from convoy_contracts.wire.proof import rotation_proof
+from convoy_contracts.wire.proof import rotation_proof, supernode_proof
 from convoy_node import setup
 from convoy_node.channel import ChannelRefused, Line
 from convoy_node.channel_home import (
@@ -34,7 +42,7 @@ from convoy_node.channel_home import (
     new_tls_key,
     write_private,
 )
-from convoy_node.identity import Identity
+from convoy_node.identity import Card, Identity
 from convoy_node.memory import Memory
 from convoy_node.settings import Settings
 
@@ -119,6 +127,50 @@ def rotate(home: Path, now: datetime) -> Rotated:
     setup.pin(home, [card])
     setup.write_card(home, card)
     return Rotated(new.kid, reply.index, reply.old_not_after)
+
+
+def rotate_mask(home: Path) -> Card:
+    """Let a new mask key follow in the contracts to come. Nobody else has to know before: a contract pins it.
+
+    Raises:
+        NodeError: keys or card cannot be used.
+    """
+    settings = Settings.load(home)
+    present = Identity.load(home / KEYS, settings.party)
+    known = setup.read_card(home)
+    is_new = known.mask_key != b64u(present.mask_public)  # an earlier call died before it wrote the card
+    new = present if is_new else Identity.follow_mask(home / KEYS, settings.party)
+    card = new.card(name=settings.name, role=settings.role, region=settings.region)
+    setup.write_card(home, card)
+    return card
+
+
+def rotate_supernode(home: Path) -> int:
+    """Let a new key of the SuperNode follow; a running node starts its SuperNode again with it.
+
+    Returns:
+        Where the change stands in the log.
+
+    Raises:
+        NodeError: the coordinator refused or is not there; the old key is still in use, and the call can be repeated.
+    """
+    settings = Settings.load(home)
+    party, identity = settings.party, Identity.load(home / KEYS, settings.party)
+    key = Identity.next_supernode(home / KEYS, party)
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    message = supernode_proof(party, public)
+    request = partner_pb2.RotateRequest(
+        supernode_key=public,
+        supernode_proof=key.sign(message, ECDSA(SHA256())),
+        identity_proof=identity.identity.sign(message),
+    )
+    with open_line(home, party) as line:
+        reply = line.ask(line.partner.Rotate, request)
+    # If we die before this: the SuperNode is refused with its old key until the next call has put the new one in its place.
+    new = Identity.follow_supernode(home / KEYS, party)
+    setup.write_card(home, new.card(name=settings.name, role=settings.role, region=settings.region))
+    Identity.forget_next_supernode(home / KEYS)
+    return int(reply.index)
 
 
 def send_statements(line: Line, memory: Memory, *, before: bytes | None = None, most: int = 100) -> int:

@@ -49,6 +49,8 @@ IDENTITY: Final = "identity.pem"
 MASK: Final = "mask.pem"
 WITNESS: Final = "witness.keys"
 SUPERNODE: Final = "supernode.pem"
+FORMER_MASKS: Final = "mask-was-*.pem"
+SUPERNODE_NEXT: Final = "supernode-next.pem"
 FILES: Final = (LIFE, IDENTITY, MASK, WITNESS, SUPERNODE)
 _FILE: Final = re.compile(r"identity(-[0-9]{1,9})?\.pem")
 KEY_LIFE: Final = timedelta(days=730)
@@ -129,6 +131,7 @@ class Identity:
     mask: X25519PrivateKey = field(repr=False)
     witness: tuple[Signer, ...] = field(repr=False)
     supernode: EllipticCurvePrivateKey = field(repr=False)
+    former_masks: tuple[X25519PrivateKey, ...] = field(default=(), repr=False)
 
     @classmethod
     def create(cls, folder: Path, party: str, born: datetime, *, number: int = 1) -> Self:
@@ -160,6 +163,7 @@ class Identity:
         _write(folder / MASK, _pem(made.mask))
         _write(folder / WITNESS, "".join(f"{signer.secret}\n" for signer in made.witness).encode())
         _write(folder / SUPERNODE, _pem(made.supernode))
+        _sync(folder)
         return made
 
     @classmethod
@@ -187,7 +191,9 @@ class Identity:
             or not all(signer.name == witness_name(party) and signer.kind.is_cosignature for signer in witness)
         ):
             raise KeyRefused("a key is of another kind or another party than its name says.", party=party)
-        return cls(party, life.kid, life.not_before, life.not_after, identity, mask, witness, supernode)
+        former = [_read_pem(path, party) for path in sorted(folder.glob(FORMER_MASKS))]
+        masks = tuple(key for key in former if isinstance(key, X25519PrivateKey))
+        return cls(party, life.kid, life.not_before, life.not_after, identity, mask, witness, supernode, masks)
 
     @classmethod
     def next_key(cls, folder: Path, party: str) -> tuple[str, Ed25519PrivateKey]:
@@ -206,6 +212,7 @@ class Identity:
             beside.unlink(missing_ok=True)
             _write(beside, _pem(Ed25519PrivateKey.generate()))
             beside.rename(path)
+            _sync(folder)  # the log may name it from now on
         key = _read_pem(path, party)
         if not isinstance(key, Ed25519PrivateKey):
             raise KeyRefused(f"{path.name} is of another kind.", party=party)
@@ -220,7 +227,66 @@ class Identity:
         beside.unlink(missing_ok=True)
         _write(beside, _life_bytes(kid, begin, end, f"identity-{kid.rpartition('#')[2]}.pem"))
         beside.replace(folder / LIFE)
+        _sync(folder)
         return cls.load(folder, party)
+
+    def mask_of(self, public: bytes | None) -> X25519PrivateKey | None:
+        """Return the mask key, present or former, whose public half a contract pins; None where it is none of them."""
+        keys = (self.mask, *self.former_masks)
+        return next((key for key in keys if key.public_key().public_bytes_raw() == public), None)
+
+    @classmethod
+    def follow_mask(cls, folder: Path, party: str) -> Self:
+        """Have a new mask key in new contracts; the present one stays beside, for the contracts that pin it."""
+        present = (folder / MASK).read_bytes()
+        if all(path.read_bytes() != present for path in folder.glob(FORMER_MASKS)):
+            number = len(list(folder.glob(FORMER_MASKS))) + 1
+            part, kept = folder / f".{MASK}.part", folder / f"mask-was-{number}.pem"
+            part.unlink(missing_ok=True)
+            _write(part, present)
+            part.rename(kept)
+            _sync(folder)
+        # If we die here: the present key is kept beside itself, which changes nothing.
+        beside = folder / f".{MASK}.{os.getpid()}"
+        beside.unlink(missing_ok=True)
+        _write(beside, _pem(X25519PrivateKey.generate()))
+        beside.replace(folder / MASK)
+        _sync(folder)
+        return cls.load(folder, party)
+
+    @classmethod
+    def next_supernode(cls, folder: Path, party: str) -> EllipticCurvePrivateKey:
+        """Return the SuperNode key that shall follow; it is made once and found again.
+
+        Raises:
+            KeyRefused: what is there is no such key.
+        """
+        path = folder / SUPERNODE_NEXT
+        if not path.exists():
+            beside = path.with_suffix(".part")
+            beside.unlink(missing_ok=True)
+            _write(beside, _pem(generate_private_key(SECP256R1())))
+            beside.rename(path)
+            _sync(folder)
+        key = _read_pem(path, party)
+        if not isinstance(key, EllipticCurvePrivateKey):
+            raise KeyRefused(f"{path.name} is of another kind.", party=party)
+        return key
+
+    @classmethod
+    def follow_supernode(cls, folder: Path, party: str) -> Self:
+        """Have the SuperNode use its next key from now on. One file changes, in one step; ``forget_next_supernode`` ends it."""
+        beside = folder / f".{SUPERNODE}.{os.getpid()}"
+        beside.unlink(missing_ok=True)
+        _write(beside, _pem(cls.next_supernode(folder, party)))
+        beside.replace(folder / SUPERNODE)
+        _sync(folder)
+        return cls.load(folder, party)
+
+    @staticmethod
+    def forget_next_supernode(folder: Path) -> None:
+        """Note that the change of the SuperNode's key is over."""
+        (folder / SUPERNODE_NEXT).unlink(missing_ok=True)
 
     @property
     def identity_seed(self) -> bytes:
@@ -296,6 +362,15 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Have the folder's entries on disk: a renamed file survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _read_pem(path: Path, party: str) -> PrivateKeyTypes:

@@ -113,7 +113,7 @@ def ask(home: Path) -> Standing:
     waiting = read_json(home / JOIN)
     if waiting is None:
         return enrolled(home)
-    card = setup.read_card(home)
+    card = _asked_with(home, waiting)
     connection = Connection.load(home)
     request = partner_pb2.EnrolRequest(
         ticket=waiting["ticket"],
@@ -130,6 +130,15 @@ def ask(home: Path) -> Standing:
         _keep(home, card, connection, reply)
         return enrolled(home)
     return Standing("pending", card.id, card.role, reply.fingerprint, connection.enrolment)
+
+
+def _asked_with(home: Path, waiting: Mapping[str, Any]) -> Card:
+    """Return the card of the request, and have ``card.json`` say the same: a recovery writes the request first."""
+    known = setup.read_card(home)
+    card = Card.read(waiting["card"]) if isinstance(waiting.get("card"), dict) else known
+    if card != known:
+        setup.write_card(home, card)
+    return card
 
 
 def enrolled(home: Path) -> Standing:
@@ -211,7 +220,14 @@ def _new_home(home: Path, ticket: Ticket, wishes: Wishes, log_keys: list[str], n
     )
     _prepare(beside, ticket, wishes, card)
     # If we die before this: nothing was sent. After it: the folder is whole, and the request goes out at the next call.
-    beside.rename(home)
+    try:
+        beside.rename(home)
+    except OSError as error:
+        raise HomeRefused(
+            f"the folder {home.name!r} cannot be put in its place ({error.strerror}).",
+            party=ticket.party,
+            fix="Name a folder inside a volume, not the volume's own root.",
+        ) from error
     _sync(home.parent)
 
 
@@ -222,22 +238,22 @@ def _new_keys(home: Path, ticket: Ticket, wishes: Wishes, now: datetime) -> None
         raise HomeRefused(f"the folder is that of {old.id}.", party=ticket.party, fix="Name the party's own folder.")
     number = int(old.identity_kid.rpartition("#")[2]) + 1
     beside, former = home / "keys.new", home / f"keys.{number - 1}"
-    if beside.exists():
-        shutil.rmtree(beside)
-    if not former.exists():
+    if former.exists() and (home / KEYS).exists():
+        # Made by an earlier call that died before its request was written.
+        identity = Identity.load(home / KEYS, old.id)
+    else:
+        if beside.exists():
+            shutil.rmtree(beside)  # half-made, or never in its place: shown to nobody
         identity = Identity.create(beside, old.id, now.replace(microsecond=0) - setup.DRIFT, number=number)
         if (home / KEYS).exists():
             (home / KEYS).rename(former)
-        # If we die here: there are no keys; the next call makes new ones, since these were never shown to anybody.
+        # If we die here: there are no keys in their place; the next call makes new ones beside and moves them there.
         beside.rename(home / KEYS)
-    elif not (home / KEYS).exists():
-        identity = Identity.create(home / KEYS, old.id, now.replace(microsecond=0) - setup.DRIFT, number=number)
-    else:
-        identity = Identity.load(home / KEYS, old.id)
+        _sync(home)
     card = identity.card(name=old.name, role=old.role, region=old.region)
     setup.pin(home, [card])
+    # If we die before its last file, join.json: the next call finds keys and number as they are. After it: ``ask`` goes on.
     _prepare(home, ticket, wishes, card)
-    setup.write_card(home, card)
 
 
 def _prepare(home: Path, ticket: Ticket, wishes: Wishes, card: Card) -> None:
@@ -250,7 +266,13 @@ def _prepare(home: Path, ticket: Ticket, wishes: Wishes, card: Card) -> None:
     write_private(home / SECRET, ticket.secret.encode("ascii"))
     write(home / CA, pem_of(ticket.ca))
     Connection(enrolment=ticket.at, proxy=wishes.proxy).save(home)
-    waiting = {"ticket": ticket.id, "csr": b64u(csr), "proof": b64u(proof), "until": ticket.until}
+    waiting = {
+        "ticket": ticket.id,
+        "card": card.enrolment(),
+        "csr": b64u(csr),
+        "proof": b64u(proof),
+        "until": ticket.until,
+    }
     write(home / JOIN, json.dumps(waiting, indent=1).encode())
 
 

@@ -78,11 +78,32 @@ def alive(home: Home) -> None:
     raise typer.Exit(0 if well else 1)
 
 
-def rotate(home: Home, as_json: AsJson = False) -> None:
-    """Let a new identity key follow; old and new sign the change, and both count for a week."""
-    from convoy_node.channel_keys import rotate as rotate_key
+def rotate(
+    home: Home,
+    key: Annotated[
+        str, typer.Option(help="identity; supernode, which Flower knows; or mask, which contracts pin.")
+    ] = "identity",
+    as_json: AsJson = False,
+) -> None:
+    """Let a new key follow: identity (old and new sign the change, and both count for a week), supernode or mask."""
+    from convoy_node import channel_keys
 
-    done = rotate_key(home, datetime.now(UTC))
+    if key == "supernode":
+        index = channel_keys.rotate_supernode(home)
+        lines = [f"New SuperNode key, in the log at {index}.", "A running node starts its SuperNode again with it."]
+        _show({"key": key, "index": index}, as_json, lines, f"convoy-node doctor --home {home}")
+        return
+    if key == "mask":
+        card = channel_keys.rotate_mask(home)
+        lines = [
+            f"New mask key {card.mask_key}, for the contracts to come; those in force go on with the key that they pin.",
+            "Send card.json to whoever writes the next version.",
+        ]
+        _show({"key": key, "maskKey": card.mask_key}, as_json, lines, f"convoy-node contract list --home {home}")
+        return
+    if key != "identity":
+        raise typer.BadParameter("identity, supernode or mask", param_hint="--key")
+    done = channel_keys.rotate(home, datetime.now(UTC))
     lines = [
         f"New key      {done.kid}, in the log at {done.index}",
         f"Old key      counts until {done.old_until}",

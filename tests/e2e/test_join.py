@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,18 @@ def online(federation: Federation) -> set[str]:
 
     with LinkControl.of(LinkHome(federation.link)) as control:
         return {party for party, node in control.nodes().items() if node.status == "online"}
+
+
+def registered(federation: Federation) -> dict[str, list[str]]:
+    """Return the SuperNode keys that the SuperLink lets in, by party."""
+    from convoy_coordinator.federation.flower.control import LinkControl
+    from convoy_coordinator.federation.flower.link_home import LinkHome
+
+    found: dict[str, list[str]] = {}
+    with LinkControl.of(LinkHome(federation.link)) as control:
+        for _, party, key in control.registered():
+            found.setdefault(party, []).append(key.decode())
+    return found
 
 
 def follows_its_rules(partner: Partner) -> bool:
@@ -230,6 +242,11 @@ def test_both_commands_are_repeated_without_harm(federation: Federation) -> None
         assert {name: (partner.home / name).read_bytes() for name in before} == before
         requests = federation.administrator("requests", "--all")["requests"]
         assert [request["party"] for request in requests].count(partner.party) == 1
+        waited(lambda: partner.party in online(federation), federation.words)
+        told("convoy-node", "rotate", "--key", "supernode", "--home", partner.home)
+        waited(lambda: follows_its_rules(replace(partner, node=node)), node.words)
+        waited(lambda: partner.party in online(federation), federation.words)
+        assert registered(federation)[partner.party] == [read_card(partner.home).supernode_key]
         stolen = command("convoy-node", "join", letter, "--home", federation.folder / "thief")
         assert stolen.returncode == 1
         assert "TICKET_USED" in stolen.stderr

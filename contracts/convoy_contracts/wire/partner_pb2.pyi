@@ -278,10 +278,16 @@ class RenewReply(_message.Message):
     def __init__(self, certificate: _Optional[bytes] = ...) -> None: ...
 
 class RotateRequest(_message.Message):
-    __slots__ = ("statement",)
+    __slots__ = ("statement", "supernode_key", "supernode_proof", "identity_proof")
     STATEMENT_FIELD_NUMBER: _ClassVar[int]
+    SUPERNODE_KEY_FIELD_NUMBER: _ClassVar[int]
+    SUPERNODE_PROOF_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_PROOF_FIELD_NUMBER: _ClassVar[int]
     statement: bytes
-    def __init__(self, statement: _Optional[bytes] = ...) -> None: ...
+    supernode_key: bytes
+    supernode_proof: bytes
+    identity_proof: bytes
+    def __init__(self, statement: _Optional[bytes] = ..., supernode_key: _Optional[bytes] = ..., supernode_proof: _Optional[bytes] = ..., identity_proof: _Optional[bytes] = ...) -> None: ...
 
 class RotateReply(_message.Message):
     __slots__ = ("index", "old_not_after")

@@ -14,6 +14,7 @@ from convoy_contracts.canonical import canonical_bytes
 
 _DOMAIN: Final = b"convoy.partner.v1.Enrol\x00"
 _ROTATION: Final = b"convoy.partner.v1.Rotate\x00"
+_SUPERNODE: Final = b"convoy.partner.v1.RotateSuperNode\x00"
 
 
 def enrolment_proof(ticket: str, card: bytes, csr: bytes) -> bytes:
@@ -25,6 +26,11 @@ def rotation_proof(party: str, old_kid: str, new_kid: str, new_key: bytes) -> by
     """Return the bytes that a party's new identity key signs: it agrees to follow the old one."""
     parts = (party.encode(), old_kid.encode(), new_kid.encode(), new_key)
     return _ROTATION + b"".join(hashlib.sha256(part).digest() for part in parts)
+
+
+def supernode_proof(party: str, key: bytes) -> bytes:
+    """Return the bytes that a new SuperNode key (PEM) and the identity key sign: the one is there, the other wants it."""
+    return _SUPERNODE + b"".join(hashlib.sha256(part).digest() for part in (party.encode(), key))
 
 
 def card_fingerprint(card: Mapping[str, Any]) -> str:

@@ -181,22 +181,22 @@ class PartnerServicer(partner_pb2_grpc.PartnerServicer):
         return await self._serve(request, context, "Releases", releases)
 
     async def ReleaseFile(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        """Send a file of a release in pieces."""
+        """Send a file of a release in pieces; a recipient that is shut out meanwhile gets no further one."""
 
         async def opened() -> Any:
             caller = await self._calls.caller(context)
 
             def find() -> Any:
-                path = self._services.releases.file(request.run, request.name)
                 if not self._may_have(caller, request.run):
                     raise Problem("NOT_A_RECIPIENT", f"run {request.run[:80]}", party=caller.party.id)
-                return path.open("rb")
+                return self._services.releases.for_download(request.run, request.name).open("rb")
 
             return await self._calls.run(find)
 
         file = await self._calls.refusing(context, "ReleaseFile", opened)
         try:
             while content := await self._calls.run(file.read, CHUNK_BYTES):
+                await self._calls.refusing(context, "ReleaseFile", lambda: self._calls.caller(context))
                 yield partner_pb2.Chunk(content=content)
         finally:
             file.close()
@@ -237,9 +237,13 @@ class PartnerServicer(partner_pb2_grpc.PartnerServicer):
         return await self._serve(request, context, "Renew", renew)
 
     async def Rotate(self, request: Any, context: Any) -> Any:
-        """Follow the caller to a new identity key."""
+        """Follow the caller to a new identity key, or to a new key of its SuperNode."""
 
         def rotate(caller: Caller) -> Any:
+            if request.supernode_key:
+                key, proof = request.supernode_key, request.supernode_proof
+                index = self._services.access.rotate_supernode(caller, key, proof, request.identity_proof)
+                return partner_pb2.RotateReply(index=index)
             index, until = self._services.access.rotate(caller, request.statement)
             return partner_pb2.RotateReply(index=index, old_not_after=until)
 

@@ -17,7 +17,7 @@ from typing import Final
 from convoy_audit.errors import AuditError
 from convoy_audit.events import CertificateIssued, DutiesEnded, KeyRotated
 from convoy_audit.keys import verify_ed25519
-from convoy_contracts.wire.proof import rotation_proof
+from convoy_contracts.wire.proof import rotation_proof, supernode_proof
 from convoy_coordinator.db.session import SessionFactory, writing
 from convoy_coordinator.enrolment import store
 from convoy_coordinator.enrolment.ca import Authority, Issued
@@ -25,6 +25,7 @@ from convoy_coordinator.enrolment.store import Certificate
 from convoy_coordinator.errors import Problem
 from convoy_coordinator.intake import Intake
 from convoy_coordinator.journal import Clock, Journal
+from convoy_coordinator.parties import keys
 from convoy_coordinator.parties.service import REVOCATION_REASONS, PartyService
 from convoy_coordinator.parties.store import Party, Standing
 
@@ -189,9 +190,34 @@ class AccessService:
         with self._journal.order():
             (index,) = self._intake.take([statement], party.id)
             digest = f"sha256:{hashlib.sha256(statement).hexdigest()}"
-            _, until = self._parties.rotate(party.id, event.new_key_id, event.identity_key, OVERLAP, digest)
+            _, until = self._parties.rotate(party.id, event.new_key_id, event.identity_key, OVERLAP, digest, index)
         self.changed(party.id)
         return index, until.isoformat()
+
+    def rotate_supernode(self, caller: Caller, key: bytes, proof: bytes, identity_proof: bytes) -> int:
+        """Let another SuperNode key follow: the runtime's door takes it, and the old one no more.
+
+        Args:
+            key: PEM.
+            proof: by that key; ``identity_proof`` by the identity key, so that a stolen certificate alone changes nothing.
+
+        Returns:
+            The index in the log.
+
+        Raises:
+            Problem: ROTATION_REFUSED, KEY_REJECTED.
+        """
+        party, message = caller.party.id, supernode_proof(caller.party.id, key)
+        if not any(_has_signed(own, message, identity_proof) for own in self._parties.signing_keys(party)):
+            raise Problem("ROTATION_REFUSED", "the identity key has not signed", party=party)
+        try:
+            text = keys.check_supernode_key(key.decode("ascii"))
+            keys.verify_supernode(text, message, proof)
+        except (keys.KeyFault, UnicodeDecodeError) as fault:
+            raise Problem("ROTATION_REFUSED", f"the SuperNode key {fault}"[:200], party=party) from None
+        index = self._parties.follow_supernode(party, text)
+        self.changed(party)
+        return index
 
     def leave(self, caller: Caller, statements: Sequence[bytes]) -> tuple[int, Standing]:
         """Let a party go: its statements into the log, the last one final; then nobody of it gets in.
@@ -216,6 +242,14 @@ class AccessService:
         with writing(self._sessions) as session:
             for certificate in certificates:
                 store.put_certificate(session, replace(certificate, revoked_at=now, revoked_reason=reason))
+
+
+def _has_signed(key: bytes, message: bytes, signature: bytes) -> bool:
+    try:
+        verify_ed25519(key, message, signature)
+    except AuditError:
+        return False
+    return True
 
 
 def _next_kid(kid: str) -> str:

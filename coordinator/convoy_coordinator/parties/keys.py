@@ -12,9 +12,10 @@ from binascii import Error as Base64Error
 from collections.abc import Callable
 from typing import Final
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -98,6 +99,21 @@ def check_mask_key(key: bytes) -> None:
         X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(key))
     except ValueError:
         raise KeyFault("has low order") from None
+
+
+def verify_supernode(text: str, message: bytes, signature: bytes) -> None:
+    """Check a signature (ECDSA, SHA-256) by a SuperNode key that was judged.
+
+    Raises:
+        KeyFault: it is not by this key.
+    """
+    key = load_pem_public_key(text.encode())
+    try:
+        if not isinstance(key, EllipticCurvePublicKey):
+            raise KeyFault("is not an elliptic-curve key")
+        key.verify(signature, message, ECDSA(SHA256()))
+    except InvalidSignature:
+        raise KeyFault("has not signed") from None
 
 
 def check_supernode_key(text: str) -> str:

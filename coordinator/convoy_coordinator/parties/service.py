@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from convoy_audit.events import PartyDeparted, PartyEnrolled, PartyRevoked, PartyRotated
+from convoy_audit.events import PartyDeparted, PartyEnrolled, PartyRevoked, PartyRotated, SupernodeRotated
 from convoy_contracts.instants import timestamp
 from convoy_coordinator.db.session import SessionFactory, writing
 from convoy_coordinator.errors import Fault, Problem
@@ -102,13 +103,33 @@ class PartyService:
         """Judge an enrolment without enrolling.
 
         Raises:
-            Problem: KEY_REJECTED with every faulty key, those of another party among them.
+            Problem: KEY_REJECTED with every faulty key, those of another party and those that were revoked among them.
         """
-        party = _checked(asked, self._clock())
-        taken = _taken(party, [other for other in self.all() if other.id != party.id])
+        party, known = _checked(asked, self._clock()), self.all()
+        taken = _taken(party, [other for other in known if other.id != party.id])
         if taken:
             raise Problem("KEY_REJECTED", "a key belongs to another party", party=party.id, faults=taken)
+        old = next((one for one in known if one.id == party.id), None)
+        if old is not None and not old.same_details(party) and not self.standing(party.id).is_active:
+            self._refuse_old_keys(party, old)
         return party
+
+    def _refuse_old_keys(self, new: Party, old: Party) -> None:
+        """Refuse a party that comes back with an identity key of before, or with a key id that is not a later one.
+
+        Ids may leave numbers out: a request that was denied or never sent has used one up at the node.
+        """
+        with self._sessions() as session:
+            former = [key.key for key in store.former_keys(session) if key.party == new.id]
+        faults = []
+        if _number(new.identity_kid) <= _number(old.identity_kid):
+            faults.append(
+                Fault("/identityKid", f"must be later than {old.identity_kid}: run convoy-node join --recover")
+            )
+        if new.identity_key in (old.identity_key, *former):
+            faults.append(Fault("/identityKey", "was this party's before: run convoy-node join --recover"))
+        if faults:
+            raise Problem("KEY_REJECTED", "a key that was revoked cannot come back", party=new.id, faults=faults)
 
     def key_ring(self) -> dict[str, dict[str, Any]]:
         """Return the identity keys, former ones included, as the ``keys`` of a decision's world (FORMAT.md §2)."""
@@ -158,11 +179,14 @@ class PartyService:
             shut = store.standings(session)
             return tuple(party for party in store.all_parties(session) if party.id not in shut)
 
-    def rotate(self, party_id: str, kid: str, key: bytes, overlap: timedelta, statement: str) -> tuple[int, datetime]:
+    def rotate(
+        self, party_id: str, kid: str, key: bytes, overlap: timedelta, statement: str, stated_at: int
+    ) -> tuple[int, datetime]:
         """Let another identity key follow; both count until the overlap is over.
 
         Args:
             statement: digest of the party's own statement, which is in the log and was verified.
+            stated_at: index of that statement; what follows from it stands behind it.
 
         Returns:
             The log index, and the instant until which the old key still counts.
@@ -176,18 +200,24 @@ class PartyService:
                 return party.log_index, now + overlap
             text = keys.judge(keys.write_key(key), keys.check_identity_key)
             until = min(party.key_not_after, now + overlap)
-            index = self._journal.record(
-                lambda at: PartyRotated(
-                    at=at,
-                    party=party_id,
-                    old_key_id=party.identity_kid,
-                    new_key_id=kid,
-                    identity_key=key,
-                    old_until=until,
-                    statement=statement,
-                )
+            said = self._journal.find(
+                stated_at, lambda event: isinstance(event, PartyRotated) and event.statement == statement
             )
-            # If we die here: the log follows the new key; the node asks again and finds its statement there.
+            if said is not None and isinstance(said[1], PartyRotated):
+                index, until = said[0], said[1].old_until  # a call that died before the database followed
+            else:
+                index = self._journal.record(
+                    lambda at: PartyRotated(
+                        at=at,
+                        party=party_id,
+                        old_key_id=party.identity_kid,
+                        new_key_id=kid,
+                        identity_key=key,
+                        old_until=until,
+                        statement=statement,
+                    )
+                )
+            # If we die here: the log follows the new key; the node asks again, and the entry is found above.
             old = FormerKey(party.identity_kid, party_id, party.identity_key, party.key_not_before, until, None, None)
             begin = now - DRIFT
             with writing(self._sessions) as session:
@@ -199,6 +229,32 @@ class PartyService:
                     ),
                 )
         return index, until
+
+    def follow_supernode(self, party_id: str, key: str) -> int:
+        """Let a party's SuperNode have another key from now on; again changes nothing.
+
+        Args:
+            key: PEM; the party's own request was verified.
+
+        Returns:
+            The log index of the change, or that of the party where it is nothing new.
+
+        Raises:
+            Problem: KEY_REJECTED or PARTY_UNKNOWN.
+        """
+        with self._journal.order():
+            party = self.get(party_id)
+            if party.supernode_key == key:
+                return party.log_index
+            if any(other.supernode_key == key for other in self.all()):
+                fault = Fault("/supernodeKey", "is enrolled for another party")
+                raise Problem("KEY_REJECTED", "a key belongs to another party", party=party_id, faults=[fault])
+            digest = f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
+            index = self._journal.record(lambda at: SupernodeRotated(at=at, party=party_id, key=digest))
+            # If we die here: the log tells of a key that nobody lets in yet; the node asks again.
+            with writing(self._sessions) as session:
+                store.update_party(session, replace(party, supernode_key=key))
+        return index
 
     def recover(self, asked: Enrolment) -> Party:
         """Give a party that was shut out new keys and let it in again; its old identity key stays revoked.
@@ -213,22 +269,25 @@ class PartyService:
                 return old
             if standing.is_active:
                 raise Problem("PARTY_KNOWN", f"{new.id} is enrolled with other details", party=new.id)
-            ended = standing.since or self._clock()
-            kid = f"{new.id}#{int(old.identity_kid.rpartition('#')[2]) + 1}"
-            if new.identity_kid != kid or new.identity_key == old.identity_key:
-                fault = Fault("/identityKid", f"must be {kid}, with a new key: run convoy-node join --recover")
-                raise Problem("KEY_REJECTED", "a key that was revoked cannot come back", party=new.id, faults=[fault])
-            index = self._journal.record(
-                lambda at: PartyRotated(
-                    at=at,
-                    party=new.id,
-                    old_key_id=old.identity_kid,
-                    new_key_id=kid,
-                    identity_key=keys.read_key(new.identity_key),
-                    old_until=ended,
-                )
+            ended, key = standing.since or self._clock(), keys.read_key(new.identity_key)
+            said = self._journal.find(
+                standing.log_index or 0,
+                lambda event: isinstance(event, PartyRotated) and (event.party, event.identity_key) == (new.id, key),
             )
-            # If we die here: the log knows the new key, nobody else does; the approval can be repeated.
+            if said is not None:
+                index = said[0]  # an approval that died before the database followed
+            else:
+                index = self._journal.record(
+                    lambda at: PartyRotated(
+                        at=at,
+                        party=new.id,
+                        old_key_id=old.identity_kid,
+                        new_key_id=new.identity_kid,
+                        identity_key=key,
+                        old_until=ended,
+                    )
+                )
+            # If we die here: the log knows the new key, nobody else does; the approval is repeated and finds the entry.
             former = FormerKey(
                 old.identity_kid, old.id, old.identity_key, old.key_not_before, old.key_not_after, ended,
                 standing.reason or "revoked",
@@ -330,6 +389,12 @@ def _checked(asked: Enrolment, now: datetime) -> Party:
         enrolled_at=now,
         log_index=0,
     )
+
+
+def _number(kid: str) -> int:
+    """Return the number at the end of a key id; 0 where there is none."""
+    end = kid.rpartition("#")[2]
+    return int(end) if end.isascii() and end.isdigit() and len(end) < 10 else 0
 
 
 def _enrolled(party: Party) -> Author:

@@ -11,12 +11,15 @@ from typing import Any
 import grpc
 import pytest
 from channel_site import Site, alarm, until
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from convoy_audit.canonical import digest
 from convoy_audit.statement import sign_statement
 from convoy_contracts.wire import PROTOCOLS, partner_pb2
+from convoy_contracts.wire.proof import supernode_proof
 from convoy_contracts.wire.statuses import unpack
-from convoy_node import channel_keys, join
+from convoy_node import channel_keys, join, setup
 from convoy_node.channel import ChannelRefused
 from convoy_node.channel_home import TLS, Connection, Credentials
 from convoy_node.errors import HomeRefused, LedgerError
@@ -188,6 +191,43 @@ def test_an_identity_key_is_rotated_without_a_pause(site: Site) -> None:
     entries = site.parts.log.entries(0, site.parts.log.size())
     assert entries.index(old) < done.index < entries.index(new)
     assert Identity.load(home / "keys", party).kid == done.kid
+    site.check_log()
+
+
+def test_a_supernode_key_is_rotated_at_the_runtimes_door_and_only_by_its_party(site: Site) -> None:
+    """Both keys sign; the certificate alone is not enough, nor is another party's key; repeated, it changes nothing more."""
+    home, other = site.joined("Moving Insurer"), site.joined("Staying Insurer")
+    party, before = site.party(home), Identity.load(home / "keys", site.party(home))
+    until(lambda: party in site.gate.admitted, "the first key is let in", 30)
+    index = channel_keys.rotate_supernode(home)
+    card = setup.read_card(home)
+    until(lambda: site.gate.admitted.get(party) == card.supernode_key, "the new key is let in, the old one is not", 30)
+    after = Identity.load(home / "keys", party)
+    assert (after.kid, after.mask_public) == (before.kid, before.mask_public)
+    assert b"coordinator:supernode:rotated" in site.parts.log.entries(index, index + 1)[0]
+    key, message = after.supernode, supernode_proof(party, card.supernode_key.encode())
+    theirs = setup.read_card(other).supernode_key.encode()
+    good = {
+        "supernode_key": card.supernode_key.encode(),
+        "supernode_proof": key.sign(message, ECDSA(SHA256())),
+        "identity_proof": after.identity.sign(message),
+    }
+    bad: tuple[dict[str, bytes], ...] = (
+        {"identity_proof": bytes(64)},
+        {"supernode_proof": b"no signature"},
+        {"supernode_key": b"no key"},
+        {"supernode_key": theirs, "identity_proof": after.identity.sign(supernode_proof(party, theirs))},
+    )
+    size = site.parts.log.size()
+    with site.line(home) as line:
+        assert line.ask(line.partner.Rotate, partner_pb2.RotateRequest(**good)).old_not_after == ""
+        assert site.parts.log.size() == size, "the same again is no change"
+        for change in bad:
+            with pytest.raises(ChannelRefused) as refused:
+                line.ask(line.partner.Rotate, partner_pb2.RotateRequest(**(good | change)))
+            assert refused.value.code == "ROTATION_REFUSED"
+    assert site.gate.admitted[party] == card.supernode_key
+    assert (party, "ROTATION_REFUSED") in site.refusals()
     site.check_log()
 
 

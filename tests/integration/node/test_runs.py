@@ -16,10 +16,20 @@ from convoy_models.recommend.items import bounded, profile_rows, second_moments
 from convoy_models.recommend.model import RecommendFit
 from convoy_models.risk.model import RiskModel
 from convoy_models.simulate import PlainCohort, fit_plain
+from convoy_node.channel_keys import rotate_mask
+from convoy_node.setup import read_card
 
 
 def test_a_risk_run_without_noise_is_the_pooled_plain_fit(federation, prepared) -> None:
-    """The same coefficients as from all rows in one place, to fixed-point accuracy."""
+    """The same coefficients as from all rows in one place, to fixed-point accuracy; also where a mask key was followed by another.
+
+    The contract in force goes on with the key that it pins: masks would not cancel otherwise.
+    """
+    home = federation.home("insurer-c")
+    federation.kill("insurer-c")
+    was = read_card(home).mask_key
+    assert rotate_mask(home).mask_key == read_card(home).mask_key != was
+    federation.start("insurer-c")
     spec, people = prepared.specifications["risk"], prepared.population
     assert isinstance(spec, RiskSpecification)
     run = federation.begin()

@@ -132,6 +132,15 @@ class LinkControl:
             if node.status != NodeStatus.UNREGISTERED
         }
 
+    def registered(self) -> list[tuple[int, str, bytes]]:
+        """Return (node's number, party, public key in PEM) of every key that is registered."""
+        found = _call(self._client.ListNodes, ListNodesRequest()).nodes_info
+        return [
+            (int(node.node_id), node.name, bytes(node.public_key))
+            for node in found
+            if node.status != NodeStatus.UNREGISTERED
+        ]
+
     def start_run(self, app_hash: str, *, federation: str = DEFAULT_FEDERATION, run: str = "") -> int:
         """Start a run with the stored bundle of this hash and return Flower's number of it.
 

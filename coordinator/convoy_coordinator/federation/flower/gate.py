@@ -39,11 +39,11 @@ class LinkGate:
         try:
             self._write_membership(parties)
             with LinkControl.of(self._home) as control:
-                for party, node in control.nodes().items():
-                    if party not in parties:
-                        control.unregister(node.node_id)
-                for party, key in parties.items():
-                    control.register(party, key.encode())
+                for number, party, key in control.registered():
+                    if parties.get(party, "").encode() != key:  # shut out, or its key was followed by another
+                        control.unregister(number)
+                for party, text in parties.items():
+                    control.register(party, text.encode())
         except FederationError as error:
             raise SetupError(error.code, error.cause, party=error.party, fix=error.fix) from None
 
