@@ -3,8 +3,8 @@
     examine(home, now) -> tuple[Check, ...]
 
 Reads only, and works beside a running node. Covers the folder (settings, keys, ledger, register, witness, contracts and their
-parties' pins, data against each contract, disk, randomness, versions) and, where the node has joined by ticket, its way to the
-coordinator (``doctor_line``: proxy, reachability, TLS and certificate, clock, what the coordinator says).
+parties' pins, the graded fields and the data against each contract, disk, randomness, versions) and, where the node has joined by
+ticket, its way to the coordinator (``doctor_line``: proxy, reachability, TLS and certificate, clock, what the coordinator says).
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ def examine(home: Path, now: datetime) -> tuple[Check, ...]:
     check("keys", lambda: _keys(home, settings, now))
     check("ledger", lambda: _ledger(home))
     check("witness", lambda: _witness(home, settings))
+    if settings.role in HOLDERS and settings.asset_fields:
+        check("data", lambda: _columns(settings))
     signed = [Contract.parse(text) for text in contracts(home).values()]
     for contract in signed:
         check(f"contract {contract.uid}", lambda contract=contract: _contract(settings, contract, now))  # type: ignore[misc]
@@ -130,6 +132,17 @@ def _witness(home: Path, settings: Settings) -> Iterator[Finding]:
     store.load(settings.log_origin)
     for alarm in store.alarms():
         yield found("LOG_CAUGHT", finding=alarm.finding)
+
+
+def _columns(settings: Settings) -> Iterator[Finding]:
+    """Look for the graded fields in the source, before any contract asks for them; reads no row."""
+    if settings.data is None:
+        yield found("DATA_NOT_NAMED")
+        return
+    present = set(settings.data.open(settings.party).describe())
+    for name in (settings.person_column, *sorted(settings.asset_fields)):
+        if name not in present:
+            yield found("FIELD_NOT_IN_DATA", field=name)
 
 
 def _contract(settings: Settings, contract: Contract, now: datetime) -> Iterator[Finding]:

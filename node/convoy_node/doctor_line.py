@@ -11,13 +11,14 @@ from __future__ import annotations
 import platform
 import socket
 import ssl
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from convoy_contracts.wire import PROTOCOLS, partner_pb2
 from convoy_node.channel import Line, proxy_of
@@ -98,17 +99,20 @@ def _connect(at: str, proxy: str) -> socket.socket:
     given = urlsplit(proxy)
     with suppress(ValueError):
         if given.scheme == "http" and given.hostname and given.port:
-            return _through(given.hostname, given.port, at)
+            return _through(given, at)
     raise Unreachable(found("PROXY_MALFORMED", proxy=f"{given.scheme}://{given.hostname or ''}"))
 
 
-def _through(host: str, port: int, at: str) -> socket.socket:
+def _through(proxy: SplitResult, at: str) -> socket.socket:
+    host, port = proxy.hostname or "", proxy.port or 0
     try:
         connection = socket.create_connection((host, port), WAIT_S)
     except OSError as error:
         raise Unreachable(found("PROXY_UNREACHABLE", proxy=f"{host}:{port}", why=_why(error))) from None
+    pair = f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}"
+    login = f"Proxy-Authorization: Basic {b64encode(pair.encode()).decode()}\r\n" if proxy.username else ""
     try:
-        connection.sendall(f"CONNECT {at} HTTP/1.1\r\nHost: {at}\r\n\r\n".encode())
+        connection.sendall(f"CONNECT {at} HTTP/1.1\r\nHost: {at}\r\n{login}\r\n".encode())
         head = b""
         while b"\r\n\r\n" not in head and len(head) < 8192 and (more := connection.recv(1024)):
             head += more

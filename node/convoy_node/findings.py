@@ -94,6 +94,10 @@ CATALOGUE: Final[Mapping[str, tuple[str, str, str, str]]] = {
         "node.toml names no data.", "Set data.source.",
         "node.toml 未指定数据。", "请设置 data.source。",
     ),
+    "FIELD_NOT_IN_DATA": (
+        "the data have no column {field}, which node.toml names.", "Name it in a mapping (convoy-node data map), or correct node.toml.",
+        "数据中没有 node.toml 所列的列 {field}。", "请在映射中指定（convoy-node data map），或更正 node.toml。",
+    ),
     "NOBODY_CONSENTS": (
         "nobody's consent counts under it.", "Run: convoy-node consent import FILE.",
         "该合约下没有有效的同意。", "请运行 convoy-node consent import FILE。",

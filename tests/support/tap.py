@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,8 +12,9 @@ from contextlib import contextmanager
 class Tap:
     """A relay on a port of its own that keeps what each side said first; optionally it speaks CONNECT."""
 
-    def __init__(self, port: int, *, is_proxy: bool = False) -> None:
+    def __init__(self, port: int, *, is_proxy: bool = False, login: str = "") -> None:
         self._target = port
+        self._login = f"Basic {b64encode(login.encode()).decode()}".encode() if login else b""
         self._is_proxy = is_proxy
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -40,6 +42,10 @@ class Tap:
                 head += client.recv(4096)
             method, target, _ = head.split(b" ", 2)
             assert method == b"CONNECT"
+            if self._login and self._login not in head:
+                client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+                client.close()
+                return
             self.asked.append(target.decode())
             port = int(target.rpartition(b":")[2])
             client.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
@@ -59,9 +65,9 @@ class Tap:
 
 
 @contextmanager
-def tapped(port: int, *, is_proxy: bool = False) -> Iterator[Tap]:
-    """Run a tap in front of a port."""
-    tap = Tap(port, is_proxy=is_proxy)
+def tapped(port: int, *, is_proxy: bool = False, login: str = "") -> Iterator[Tap]:
+    """Run a tap in front of a port; ``login`` is the ``name:password`` that a proxy asks for."""
+    tap = Tap(port, is_proxy=is_proxy, login=login)
     try:
         yield tap
     finally:

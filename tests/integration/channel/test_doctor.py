@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from channel_site import Site, free_ports
+from tap import tapped
 from tls_stranger import stranger_at
 from typer.testing import CliRunner
 
@@ -110,6 +111,31 @@ def test_a_proxy_address_that_is_none_is_said(site: Site) -> None:
     checks = examine(home, now())
     assert set(codes(checks)["proxy"]) == {"PROXY_MALFORMED"}
     assert "secret" not in str(checks)
+
+
+def test_a_proxy_that_asks_for_a_password_is_given_it_and_nobody_else(site: Site) -> None:
+    """Name and password of the proxy's URL, percent-decoded, as Basic; the finding repeats neither."""
+    home = site.joined("Trusted Insurer")
+    with tapped(0, is_proxy=True, login="user:se:cret") as proxy:
+        changed(home, proxy=f"http://user:se%3Acret@127.0.0.1:{proxy.port}")
+        assert codes(examine(home, now())) == {}
+        changed(home, proxy=f"http://user:wrong@127.0.0.1:{proxy.port}")
+        checks = examine(home, now())
+    assert set(codes(checks)["proxy"]) == {"PROXY_REFUSES"}
+    assert "wrong" not in str(checks)
+
+
+def test_graded_fields_are_looked_for_in_the_data_before_any_contract(site: Site) -> None:
+    """Each missing column by name, the person's among them; reading needs no contract."""
+    home = site.joined("Early Bird Insurer")
+    (home / "data").mkdir()
+    (home / "data" / "data.csv").write_text("customer,claims\n1,0\n")
+    settings = home / "node.toml"
+    text = settings.read_text().replace("data.parquet", "data.csv")
+    settings.write_text(text.replace("[asset.fields]\n", '[asset.fields]\nclaims = "L2"\nregion = "L2"\n'))
+    (check,) = [check for check in examine(home, now()) if check.name == "data"]
+    assert [finding.code for finding in check.findings] == ["FIELD_NOT_IN_DATA"] * 2
+    assert ["person_id" in check.faults[0], "region" in check.faults[1]] == [True, True]
 
 
 def test_tls_inspection_in_between_is_found(site: Site, tmp_path: Path) -> None:
