@@ -16,10 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from convoy_contracts.document import Contract
 from convoy_contracts.roles import roles_of
-from convoy_demo import agreements, figures
+from convoy_demo import agreements, figures, founding
 from convoy_demo.places import MEMBERS
 from convoy_demo.population import generate
 from convoy_demo.worth import columns_of
@@ -28,6 +29,8 @@ from convoy_models.plan import plan
 from convoy_models.risk.model import RiskModel
 from convoy_models.simulate import PlainCohort, fit_plain
 from convoy_models.testing import NoNoise
+from convoy_node.cli import app as node_commands
+from convoy_node.errors import ConsentRefused
 from convoy_node.ledger_view import LedgerView
 from convoy_node.register import Register
 
@@ -146,6 +149,26 @@ BAD_DATA = {
 }
 
 
+def _import_a_link_id_twice(small: Any, short: str) -> None:
+    """Have a party import consents of which two persons have one link_id: refused whole, and the register is as it was."""
+    home = small.places.node(short)
+    table = pq.read_table(home / founding.CONSENT_FILE)
+    place = table.column_names.index("link_id")
+    links = table.column(place).to_pylist()
+    links[1] = links[0]
+    bad = home / "data" / "twice.parquet"
+    pq.write_table(table.set_column(place, "link_id", pa.array(links, table.schema.field(place).type)), bad)
+    with Register(home / "register.db") as register:
+        before = register.subjects(agreements.UIDS[agreements.RISK])
+    done = CliRunner().invoke(node_commands, ["consent", "import", str(bad), "--home", str(home)])
+    assert isinstance(done.exception, ConsentRefused), done.output
+    assert done.exception.reasons == ["column link_id: twice under one contract (1 rows)"]
+    assert (done.exception.party, bool(done.exception.fix)) == (f"did:web:{short}.example", True)
+    with Register(home / "register.db") as register:
+        assert register.subjects(agreements.UIDS[agreements.RISK]) == before
+    bad.unlink()
+
+
 def test_bad_data_at_one_party_ends_the_run_with_party_cause_and_fix_and_the_next_run_works(small: Any) -> None:
     """Every fault is told by party, column and fix; nothing is spent; with the data mended the next run works."""
     for what, (short, column, change, named) in BAD_DATA.items():
@@ -160,6 +183,7 @@ def test_bad_data_at_one_party_ends_the_run_with_party_cause_and_fix_and_the_nex
         assert named in told, (what, run)
         assert run["fix"], (what, run)
         path.write_bytes(good)
+    _import_a_link_id_twice(small, "insurer-b")
     for member in MEMBERS:
         with LedgerView(small.places.node(member.short) / "ledger.db") as ledger:
             assert ledger.events() == []

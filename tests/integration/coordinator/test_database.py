@@ -6,10 +6,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from alembic import command
 from sqlalchemy import text
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
 from convoy_coordinator.app import create_app
+from convoy_coordinator.cli import app as cli
 from convoy_coordinator.db import migrate
 from convoy_coordinator.db.session import open_engine
 from convoy_coordinator.errors import SetupError
@@ -93,3 +96,43 @@ def test_the_whole_life_of_a_run_on_postgresql(tmp_path: Path, postgres_url: str
         assert client.get(f"/v1/runs/{uid}").json()["state"] == "finished"
         assert client.get(f"/v1/contracts/{digest}").json()["state"] == "active"
     assert not (home / "coordinator.db").exists()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_an_old_database_is_brought_up_to_date_by_one_command_and_loses_nothing(
+    tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    """Back to the first revision's tables, with a finished run in them: refused, migrated, and everything is as it was."""
+    home, clock = tmp_path / "home", SetClock(datetime(2027, 3, 1, 2, 0, tzinfo=UTC))
+    more = {}
+    if kind == "postgresql":
+        (tmp_path / "database.url").write_text(request.getfixturevalue("postgres_url"))
+        more = {"database_url_file": str(tmp_path / "database.url")}
+    create_home(home, name="Old", origin="test.example/old", **more)
+    with TestClient(create_app(read_settings(home), clock=clock)) as client:
+        federation = Federation(client, home, clock)
+        digest = federation.agree()
+        uid = federation.ask(digest).json()["uid"]
+        federation.claim()
+        federation.finish(uid)
+        assert federation.witness(*federation.members)["quorum"]
+        before = client.get("/v1/log/checkpoint").text
+    engine = open_engine(read_settings(home).url)
+    config = migrate._config()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+    assert migrate.current_revision(engine) == "0001"
+    with pytest.raises(SetupError) as old:
+        create_app(read_settings(home))
+    assert old.value.code == "DATABASE_VERSION"
+    told = CliRunner().invoke(cli, ["migrate", "--home", str(home)])
+    assert told.exit_code == 0, told.output
+    assert migrate.differences(engine) == []
+    engine.dispose()
+    with TestClient(create_app(read_settings(home), clock=clock)) as client:
+        assert client.get("/v1/log/checkpoint").text == before
+        assert client.get(f"/v1/runs/{uid}").json()["state"] == "finished"
+        assert client.get(f"/v1/contracts/{digest}").json()["state"] == "active"
+        again = Federation(client, home, clock)
+        assert again.ask(digest).status_code == 201
