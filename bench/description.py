@@ -67,6 +67,8 @@ class Description:
     notes: list[str] = field(default_factory=list)
     absent: dict[str, int] = field(default_factory=dict)
     """Missing values by feature column, as counted in the data."""
+    is_well_formed: bool = True
+    """The form of the description has no fault, so specifications can be made of it."""
 
     def fault(self, fault: Fault) -> None:
         """Remember a fault."""

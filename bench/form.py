@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import yaml
 from description import FEATURE_MEMBERS, MEMBERS, OPTIONAL, UNITS, Description, DescriptionRefused, Fault
 
+MOST_BINS = 64
+
 
 def read_description(path: Path) -> Description:
-    """Read a YAML file and check its form.
+    """Read a YAML file and check its form; faults are collected, so that those of the data can be told with them.
 
     Raises:
-        DescriptionRefused: not a mapping, unknown or missing members, or parts of a wrong form.
+        DescriptionRefused: not a mapping, missing members, or parts of a form that nothing can be read from.
     """
     text = _mapping(path)
     if "extends" in text:
@@ -26,25 +29,96 @@ def read_description(path: Path) -> Description:
         asked.fault(Fault("description", f"missing members: {name!r}", "add it; see docs/benchmarks.md"))
     if not text.get("towers") and not text.get("features"):
         asked.fault(Fault("description", "neither 'features' nor 'towers'", "name the rating factors"))
-    if not _is_shaped(asked):
+    if not _is_shaped(asked) or MEMBERS - set(text):
         asked.stop_at_faults()
-    for feature in [*(text.get("features") or ()), *asked.tower_features]:
+    named = [*(text.get("features") or ()), *asked.tower_features]
+    for feature in named:
         if isinstance(feature, str):
             continue
         if not isinstance(feature, dict) or "name" not in feature:
             asked.fault(Fault("features", f"{feature!r} has no 'name'", "write {name: COLUMN, ...}"))
-        elif set(feature) - FEATURE_MEMBERS:
-            wrong = sorted(map(str, set(feature) - FEATURE_MEMBERS))
-            asked.fault(
-                Fault(f"feature {feature['name']!r}", f"unknown members {wrong}", f"use {sorted(FEATURE_MEMBERS)}")
-            )
-    for feature in [*(text.get("features") or ()), *asked.tower_features]:
-        for member in ("knots", "levels", "cuts"):
-            if isinstance(feature, dict) and member in feature and not isinstance(feature[member], list):
-                asked.fault(Fault(f"feature {feature.get('name')!r}", f"{member} is not a list", "write [a, b, ...]"))
+        else:
+            _check_feature(asked, feature)
+    is_named = all(isinstance(feature, str) or (isinstance(feature, dict) and "name" in feature) for feature in named)
     _check_rules(asked)
-    asked.stop_at_faults()
+    _check_numbers(asked)
+    if not is_named:
+        asked.stop_at_faults()
+    _check_names(asked)
+    asked.is_well_formed = not asked.faults
     return asked
+
+
+def _check_feature(asked: Description, feature: dict[str, Any]) -> None:
+    place = f"feature {feature['name']!r}"
+    if set(feature) - FEATURE_MEMBERS:
+        wrong = sorted(map(str, set(feature) - FEATURE_MEMBERS))
+        asked.fault(Fault(place, f"unknown members {wrong}", f"use {sorted(FEATURE_MEMBERS)}"))
+    for member in ("knots", "levels", "cuts", "coarse", "range"):
+        given = feature.get(member)
+        if member not in feature or (member == "coarse" and given is None):
+            continue
+        if not isinstance(given, list) or not given:
+            asked.fault(Fault(place, f"{member} is not a list", "write [a, b, ...]"))
+        elif member == "levels":
+            texts = [str(level) for level in given]
+            if None in given or len(set(texts)) < len(texts):
+                asked.fault(Fault(place, "levels repeat, or one is empty", "name each level once, in quotes"))
+        elif any(_number(value) is None for value in given):
+            asked.fault(Fault(place, f"{member} holds {[v for v in given if _number(v) is None]!r}", "write numbers"))
+        elif member == "range" and (len(given) != 2 or float(given[0]) >= float(given[1])):
+            asked.fault(Fault(place, f"range is {given!r}", "write [low, high]"))
+    if "bins" in feature and not (type(feature["bins"]) is int and 2 <= feature["bins"] <= MOST_BINS):
+        asked.fault(Fault(place, f"bins is {feature['bins']!r}", f"use a whole number from 2 to {MOST_BINS}"))
+    if feature.get("scale", "linear") not in ("linear", "log1p"):
+        asked.fault(Fault(place, f"scale is {feature['scale']!r}", "use linear or log1p"))
+
+
+def _check_numbers(asked: Description) -> None:
+    """Refuse what is no number where one is due; what contracts check of them is checked with the specification."""
+    text = asked.text
+    for member, rule in (("split", asked.split), ("insurers", asked.insurers)):
+        if not (type(rule.get("seed", 1)) is int and rule.get("seed", 1) >= 0):
+            asked.fault(Fault(member, f"seed is {rule['seed']!r}", "use a whole number from 0 on"))
+    for name, value in (text.get("references") or {}).items():
+        if _number(value) is None:
+            asked.fault(Fault("references", f"{name!r} is {value!r}", "write a number"))
+    if text.get("rivals") is not None and not isinstance(text["rivals"], list):
+        asked.fault(Fault("rivals", "it is not a list", "write [GLM3], or leave it out"))
+    for role, tower in (text.get("towers") or {}).items():
+        cap = _number(tower.get("cap", 1))
+        if cap is None or cap <= 0:
+            asked.fault(Fault(f"towers.{role}", f"cap is {tower['cap']!r}", "write a positive number"))
+    prior = (text.get("settings") or {}).get("priorRate", 1)
+    if (_number(prior) or 0) <= 0:
+        asked.fault(Fault("settings", f"priorRate is {prior!r}", "write a positive number of claims a year"))
+
+
+def _check_names(asked: Description) -> None:
+    """Refuse pairs of what is no feature, and claims or exposure that are features as well."""
+    for member in ("claims", "exposure"):
+        if asked.text.get(member) is not None and str(asked.text[member]) in asked.feature_names:
+            asked.fault(Fault(member, f"{asked.text[member]!r} is a rating factor too", "leave it out of the features"))
+    pairs = (asked.text.get("boosting") or {}).get("pairs")
+    if pairs is None:
+        return
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        asked.fault(Fault("boosting", "pairs is no list of pairs", "write [[a, b], ...]"))
+        return
+    lost = sorted({str(name) for pair in pairs for name in pair} - {str(f["name"]) for f in asked.features})
+    if lost:
+        asked.fault(Fault("boosting", f"pairs name {lost}, which are no features", "name features of the tables"))
+
+
+def _number(value: object) -> float | None:
+    """Return a finite number, written as one or as text, or None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _is_shaped(asked: Description) -> bool:
@@ -81,6 +155,8 @@ def _check_rules(asked: Description) -> None:
         asked.fault(Fault("split", f"unknown member {member!r}", "use column and learn, or seed, testShare, groupBy"))
     for member in sorted(set(insurers) - {"column", "groups", "count", "seed"}):
         asked.fault(Fault("insurers", f"unknown member {member!r}", "use column and groups, or count and seed"))
+    if not insurers.keys() & {"column", "count"}:
+        asked.fault(Fault("insurers", "neither 'column' nor 'count'", "name the column, or say {count: 5}"))
     count = insurers.get("count", 1)
     if not isinstance(count, int) or count < 1:
         asked.fault(Fault("insurers", f"count is {count!r}", "use a whole number from 1 on"))

@@ -7,6 +7,7 @@ exposure, split and insurer must be there for every row.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from description import EXPOSURE, MISSING, Description, DescriptionRefused, Faul
 Columns = dict[str, npt.NDArray[Any]]
 LARGEST_EXPOSURE = 10.0
 LARGEST_CLAIMS = 1000
+LARGEST_BLOCK = 1 << 28
+"""Bytes of a CSV file from which types are inferred: the whole of any ordinary file."""
+MOST_PARTIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,60 +40,106 @@ class Frame:
 
 
 def read_frame(asked: Description, data: Path | None) -> Frame:
-    """Read what a description needs.
+    """Read what a description needs; faults of values are collected, for the caller to stop at.
 
     Raises:
-        DescriptionRefused: every fault of file and columns at once.
+        DescriptionRefused: no such file, or columns that are absent; with every fault found until then.
     """
     place = _locate(asked, data)
     table = _table(place)
-    wanted = dict.fromkeys([*asked.feature_names, asked.claims])
-    rules = (asked.exposure, asked.split.get("column"), asked.insurers.get("column"), asked.person)
-    wanted |= dict.fromkeys(str(name) for name in rules if name)
-    group = asked.split.get("groupBy")
-    wanted |= dict.fromkeys(group if isinstance(group, list) else [group] if group and group != "features" else [])
-    for name in wanted:
+    wanted = _wanted(asked)
+    there = {name for name in wanted if table.column_names.count(name) == 1}
+    for name, role in wanted.items():
         if name not in table.column_names:
             near = ", ".join(table.column_names[:12])
-            asked.fault(Fault(place.name, f"no column {name!r}", f"name one of its columns: {near} ..."))
-        elif table.column_names.count(name) > 1:
+            asked.fault(Fault(place.name, f"no column {name!r} ({role})", f"name one of its columns: {near} ..."))
+        elif name not in there:
             asked.fault(Fault(place.name, f"column {name!r} is there twice", "rename one of them"))
     if not table.num_rows:
         asked.fault(Fault(place.name, "it has no rows", "give a file with rows"))
-    asked.stop_at_faults()
+        asked.stop_at_faults()
+    read = {name: _plain(table.column(name)) for name in wanted if name in there}
+    holders = _holders(asked, read)
     columns: Columns = {}
-    read = {name: _plain(table.column(name)) for name in wanted}
-    linked = _linked(asked, read)
-    for name, column in read.items():
-        if name in asked.feature_names:
-            columns[name] = _feature(asked, name, column, linked if name in asked.oem_names else None)
-        else:
-            if column.null_count:
-                asked.fault(
-                    Fault(
-                        f"column {name!r}",
-                        f"it has {column.null_count} missing values",
-                        "fill them or leave the rows out",
-                    )
-                )
-            columns[name] = np.asarray(column.drop_null().to_numpy(zero_copy_only=False) if column.null_count else
-                                       column.to_numpy(zero_copy_only=False))  # fmt: skip
-    asked.stop_at_faults()
-    columns[asked.claims] = _claims(asked, columns[asked.claims])
+    for name in (name for name in read if name not in asked.feature_names):
+        columns[name] = _whole(asked, name, read[name], holders)
+    if asked.claims in columns:
+        columns[asked.claims] = _claims(asked, columns[asked.claims], holders)
     exposure = asked.exposure or EXPOSURE
     if asked.exposure is None:
         columns[exposure] = np.ones(table.num_rows)
         asked.note("no 'exposure': every row counts as one year")
-    else:
-        columns[exposure] = _exposure(asked, columns[exposure])
-    asked.stop_at_faults()
+    elif exposure in columns:
+        columns[exposure] = _exposure(asked, columns[exposure], holders)
+    if not asked.is_well_formed or there != set(wanted):
+        asked.stop_at_faults()
+    linked = _linked(asked, read)
+    for name in asked.feature_names:
+        is_oem = name in asked.oem_names
+        columns[name] = _feature(asked, name, read[name], linked if is_oem else None, None if is_oem else holders)
     return Frame(columns, exposure, linked)
+
+
+def _wanted(asked: Description) -> dict[str, str]:
+    """Return every column that a description names, with what it is for."""
+    wanted = {}
+    for name in asked.feature_names:
+        wanted[name] = "rating factor of the carmaker" if name in asked.oem_names else "rating factor of the insurers"
+    wanted[asked.claims] = "claim counts of the insurers"
+    rules = ((asked.exposure, "exposure of the insurers"), (asked.split.get("column"), "split"),
+             (asked.insurers.get("column"), "the insurer of a row"), (asked.person, "the person of a row"))  # fmt: skip
+    wanted |= {str(name): role for name, role in rules if name}
+    group = asked.split.get("groupBy")
+    named = group if isinstance(group, list) else [group] if group and group != "features" else []
+    return wanted | {str(name): "split" for name in named if str(name) not in wanted}
+
+
+def _holders(asked: Description, read: Mapping[str, pa.Array]) -> npt.NDArray[np.str_] | None:
+    """Return the insurer of each row as its column says, (N,), or None where rows are dealt."""
+    name = str(asked.insurers.get("column"))
+    if "count" in asked.insurers or name not in read:
+        return None
+    return np.array([_text(value) for value in read[name].to_pylist()], dtype=np.str_)
+
+
+def at_parties(holders: npt.NDArray[np.str_] | None, rows: npt.NDArray[np.bool_]) -> str:
+    """Return whose rows they are, as words behind a count: `` (at A: 3, B: 1)``; nothing where insurers are dealt."""
+    if holders is None or not rows.any():
+        return ""
+    names, counts = np.unique(holders[rows], return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    told = [f"{names[k]}: {counts[k]}" for k in order[:MOST_PARTIES]]
+    return f" (at {', '.join(told)}{', ...' if names.size > MOST_PARTIES else ''})"
+
+
+def _whole(asked: Description, name: str, column: pa.Array, holders: npt.NDArray[np.str_] | None) -> npt.NDArray[Any]:
+    """Return a column that must be there for every row; missing values are a fault and, so that checking goes on, 0 or ''."""
+    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    empty = column.is_null()
+    if is_text:
+        empty = pc.or_kleene(empty, pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True))
+    missing = np.asarray(empty.to_numpy(zero_copy_only=False), dtype=np.bool_)
+    if missing.any():
+        whose = "" if name == asked.insurers.get("column") else at_parties(holders, missing)
+        cause = f"it has {int(missing.sum())} missing values{whose}"
+        asked.fault(Fault(f"column {name!r}", cause, "fill them or leave the rows out"))
+    if not column.null_count:
+        return np.asarray(column.to_numpy(zero_copy_only=False))
+    if is_text:
+        return np.asarray(pc.fill_null(column, "").to_numpy(zero_copy_only=False))
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        stand_in = 1 if name == asked.exposure else 0
+        return np.asarray(pc.fill_null(column, stand_in).to_numpy(zero_copy_only=False))
+    return np.array([_text(value) for value in column.to_pylist()], dtype=np.str_)
 
 
 def _plain(column: pa.ChunkedArray) -> pa.Array:
     made = column.combine_chunks()
     if pa.types.is_dictionary(made.type):
         made = made.dictionary_decode()
+    if pa.types.is_binary(made.type) or pa.types.is_large_binary(made.type):
+        with contextlib.suppress(pa.ArrowException):  # what is no text is refused with its column
+            return made.cast(pa.string())
     return made.cast(pa.float64()) if pa.types.is_decimal(made.type) else made
 
 
@@ -135,8 +185,12 @@ def _table(place: Path) -> pa.Table:
     try:
         if place.suffix.lower() in (".csv", ".tsv", ".txt"):
             first = place.open(encoding="utf-8", errors="replace").readline()
-            mark = max((";", "\t", ","), key=first.count)
-            return pyarrow.csv.read_csv(place, parse_options=pyarrow.csv.ParseOptions(delimiter=mark))
+            mark = max((",", ";", "\t", "|"), key=first.count)
+            return pyarrow.csv.read_csv(
+                place,
+                read_options=pyarrow.csv.ReadOptions(block_size=min(LARGEST_BLOCK, place.stat().st_size + 1)),
+                parse_options=pyarrow.csv.ParseOptions(delimiter=mark),
+            )
         return pyarrow.parquet.read_table(place)
     except (pa.ArrowException, OSError) as error:
         raise DescriptionRefused(
@@ -144,9 +198,18 @@ def _table(place: Path) -> pa.Table:
         ) from error
 
 
-def _feature(asked: Description, name: str, column: pa.Array, linked: npt.NDArray[np.bool_] | None) -> npt.NDArray[Any]:
+def _feature(
+    asked: Description,
+    name: str,
+    column: pa.Array,
+    linked: npt.NDArray[np.bool_] | None,
+    holders: npt.NDArray[np.str_] | None,
+) -> npt.NDArray[Any]:
     is_number = asked.numbers_expected(name)
     kind = column.type
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        asked.fault(Fault(f"column {name!r}", "it holds bytes that are no text", "save the file as UTF-8"))
+        return np.zeros(len(column))
     if pa.types.is_temporal(kind):
         asked.fault(Fault(f"column {name!r}", f"it holds {kind}", "turn dates into a number, for example an age"))
         return np.zeros(len(column))
@@ -160,7 +223,7 @@ def _feature(asked: Description, name: str, column: pa.Array, linked: npt.NDArra
     numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
     if numeric and is_number is not False:
         values = column.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
-        return _numbers(asked, name, values, linked)
+        return _numbers(asked, name, values, linked, holders)
     if is_number:
         asked.fault(Fault(f"column {name!r}", f"it holds {kind}, not numbers", "correct the column or give 'levels'"))
         return np.zeros(len(column))
@@ -168,11 +231,17 @@ def _feature(asked: Description, name: str, column: pa.Array, linked: npt.NDArra
 
 
 def _numbers(
-    asked: Description, name: str, values: npt.NDArray[np.float64], linked: npt.NDArray[np.bool_] | None
+    asked: Description,
+    name: str,
+    values: npt.NDArray[np.float64],
+    linked: npt.NDArray[np.bool_] | None,
+    holders: npt.NDArray[np.str_] | None,
 ) -> npt.NDArray[np.float64]:
-    endless = int(np.isinf(values).sum())
-    if endless:
-        asked.fault(Fault(f"column {name!r}", f"it has {endless} infinite values", "correct them at their source"))
+    endless = np.isinf(values)
+    if endless.any():
+        whose = " at the carmaker" if linked is not None else at_parties(holders, endless)
+        cause = f"it has {int(endless.sum())} infinite values{whose}"
+        asked.fault(Fault(f"column {name!r}", cause, "correct them at their source"))
     missing = np.isnan(values)
     asked.absent[name] = int(missing.sum())
     if not missing.any():
@@ -225,37 +294,34 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def _claims(asked: Description, values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+def _claims(
+    asked: Description, values: npt.NDArray[Any], holders: npt.NDArray[np.str_] | None
+) -> npt.NDArray[np.int64]:
     place = f"column {asked.claims!r}"
     if values.dtype.kind not in "iufb":
         asked.fault(Fault(place, f"it holds {values.dtype}, not claim counts", "give whole numbers from 0 on"))
         return np.zeros(values.size, dtype=np.int64)
     numbers = values.astype(np.float64)
-    bad = int(
-        np.sum(~np.isfinite(numbers) | (numbers < 0) | (numbers > LARGEST_CLAIMS) | (numbers != np.rint(numbers)))
-    )
-    if bad:
-        asked.fault(Fault(place, f"{bad} values are not whole numbers from 0 to {LARGEST_CLAIMS}",
-                          "give claim counts; amounts are not counts"))  # fmt: skip
+    bad = ~np.isfinite(numbers) | (numbers < 0) | (numbers > LARGEST_CLAIMS) | (numbers != np.rint(numbers))
+    if bad.any():
+        cause = f"{int(bad.sum())} values are not whole numbers from 0 to {LARGEST_CLAIMS}{at_parties(holders, bad)}"
+        asked.fault(Fault(place, cause, "give claim counts; amounts are not counts"))
         return np.zeros(values.size, dtype=np.int64)
     if not numbers.any():
         asked.fault(Fault(place, "there is no claim in any row", "check the column; nothing can be learned"))
     return numbers.astype(np.int64)
 
 
-def _exposure(asked: Description, values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def _exposure(
+    asked: Description, values: npt.NDArray[Any], holders: npt.NDArray[np.str_] | None
+) -> npt.NDArray[np.float64]:
     place = f"column {asked.exposure!r}"
     if values.dtype.kind not in "iuf":
         asked.fault(Fault(place, f"it holds {values.dtype}, not years", "give years in (0, 10]"))
         return np.ones(values.size)
     numbers = values.astype(np.float64) * asked.exposure_unit
-    bad = int(np.sum(~np.isfinite(numbers) | (numbers <= 0) | (numbers > LARGEST_EXPOSURE)))
-    if bad:
-        asked.fault(
-            Fault(
-                place,
-                f"{bad} values are outside (0, 10] years",
-                "give years, or say exposureUnit: days; leave other rows out",
-            )
-        )
-    return numbers
+    bad = ~np.isfinite(numbers) | (numbers <= 0) | (numbers > LARGEST_EXPOSURE)
+    if bad.any():
+        cause = f"{int(bad.sum())} values are outside (0, 10] years{at_parties(holders, bad)}"
+        asked.fault(Fault(place, cause, "give years, or say exposureUnit: days; leave other rows out"))
+    return np.where(bad, 1.0, numbers)

@@ -8,7 +8,7 @@ column, cause and fix.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,18 @@ import numpy as np
 import numpy.typing as npt
 from description import Description, DescriptionRefused, Fault
 from form import read_description
-from frames import read_frame
+from frames import at_parties, read_frame
 from persons import one_row_per_person
 
-from convoy_contracts.specification import Cuts, PairsSpecification, RiskSpecification
+from convoy_contracts.specification import Cells, Cuts, Feature, Levels, PairsSpecification, RiskSpecification
 
 __all__ = ["Columns", "DescriptionRefused", "Portfolio", "read_portfolio"]
 
 Columns = dict[str, npt.NDArray[Any]]
 LARGEST_GROUP_COUNT = 512
 """More insurers than this are taken for a mistake in the description."""
+MOST_SHOWN = 3
+"""Unknown values that a fault names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +132,13 @@ def read_portfolio(description: Path, data: Path | None, epsilon: float) -> Port
     frame = read_frame(asked, data)
     learn = _split(asked, frame.columns)
     names, insurer = _insurers(asked, frame.columns)
-    asked.stop_at_faults()
     linked, columns = frame.linked, frame.columns
-    if asked.person is not None:
+    if not asked.faults and not columns[asked.claims][learn].any():
+        cause = f"none of the {int(learn.sum())} learning rows has a claim"
+        asked.fault(Fault(f"column {asked.claims!r}", cause, "split in another way, or give more rows"))
+    if not learn.any():
+        asked.stop_at_faults()
+    if asked.person is not None and not asked.faults:
         before = int(learn.sum())
         keep = one_row_per_person(columns, columns[asked.person], insurer, learn, asked.claims, frame.exposure)
         columns = {name: values[keep] for name, values in columns.items()}
@@ -140,6 +146,8 @@ def read_portfolio(description: Path, data: Path | None, epsilon: float) -> Port
         asked.note(f"{before} learning rows are {int(learn.sum())} persons: claims and years added, for rivals too")
     specification = asked.towers(epsilon, columns, learn, is_partial=not bool(linked.all()))
     pairs = asked.pairs(epsilon, columns, learn)
+    owners = np.array(names)[insurer]
+    _check_levels(asked, [specification, pairs], columns, owners, learn, learn & linked)
     asked.stop_at_faults()
     if pairs is not None:
         _note_constant(asked, pairs, columns, learn)
@@ -238,6 +246,43 @@ def _text(value: object) -> str:
         return str(int(value))
     text = str(value)
     return text.lower() if text in ("True", "False") else text
+
+
+def _check_levels(
+    asked: Description,
+    specifications: Sequence[RiskSpecification | PairsSpecification | None],
+    columns: Columns,
+    owners: npt.NDArray[np.str_],
+    learn: npt.NDArray[np.bool_],
+    known: npt.NDArray[np.bool_],
+) -> None:
+    """Refuse learning rows whose values are not among the levels that the partners would sign, as a node does.
+
+    Args:
+        asked: takes the faults.
+        specifications: those that are there.
+        columns: (N,) by name.
+        owners: (N,) the insurer of each row.
+        learn: (N,) learning rows.
+        known: (N,) those of them that the carmaker knows.
+    """
+    features: list[Feature | Cells] = []
+    for spec in specifications:
+        if isinstance(spec, RiskSpecification):
+            features += [feature for tower in spec.towers for feature in tower.features]
+        elif spec is not None:
+            features += spec.features
+    named = {feature.name: feature for feature in features if isinstance(feature, Levels) and feature.other is None}
+    for name, feature in named.items():
+        is_oem = name in asked.oem_names
+        values = columns[name].astype(np.str_)
+        strange = (known if is_oem else learn) & ~np.isin(values, np.array(feature.levels))
+        if strange.any():
+            found = np.unique(values[strange])
+            shown = ", ".join(map(repr, found[:MOST_SHOWN].tolist())) + (", ..." if found.size > MOST_SHOWN else "")
+            whose = " at the carmaker" if is_oem else at_parties(owners, strange)
+            cause = f"{int(strange.sum())} learning rows{whose} hold {shown}, not among its levels"
+            asked.fault(Fault(f"column {name!r}", cause, "add them to 'levels', or say 'other: LEVEL'"))
 
 
 def _note_constant(

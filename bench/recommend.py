@@ -25,6 +25,11 @@ from recommend_data import Described, DescriptionRefused, read
 
 from convoy_models.errors import ModelsError
 
+PRIVACY = (
+    "epsilon is per person (unit: {unit}) at delta {delta:g}, for one run, against the coordinator, every recipient of the model"
+    " and any one party; nodes follow the protocol"
+)
+
 
 def run(described: Described, epsilons: Sequence[float], seeds: int, exact: bool) -> dict[str, Any]:
     """Train and judge; return the document that ``--json`` writes."""
@@ -43,6 +48,7 @@ def run(described: Described, epsilons: Sequence[float], seeds: int, exact: bool
         "kind": kind,
         "unit": str(described.text.get("unit", "person")),
         "delta": recommend_labelled.DELTA,
+        "privacy": PRIVACY.format(unit=described.text.get("unit", "person"), delta=recommend_labelled.DELTA),
         "rows": described.rows,
         "persons": len(set(described.user.tolist())),
         "partners": len(described.parties),
@@ -58,7 +64,7 @@ def show(document: dict[str, Any]) -> str:
     """Return the result as Markdown."""
     title = f"{document['dataset']}: {document['rows']:,} rows, {document['persons']:,} persons, "
     title += f"{document['partners']} partner(s); unit: {document['unit']}; delta {document['delta']:g}"
-    lines = [title, ""]
+    lines = [title, f"privacy: {document['privacy']}", ""]
     labelled = document["kind"] == "labelled"
     tops = [] if labelled else list(document["models"][0]["hr"])
     head = (

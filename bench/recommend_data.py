@@ -26,6 +26,8 @@ Texts = npt.NDArray[np.str_]
 Column = list[Any]
 MISSING, OTHER = "(missing)", "(other)"
 MAX_LEVELS = 60
+LARGEST_BLOCK = 1 << 28
+"""Bytes of a CSV file from which types are inferred: the whole of any ordinary file."""
 KINDS = ("labelled", "events", "ratings")
 REQUIRED = {"name", "kind", "path", "user"}
 OPTIONAL = {
@@ -52,6 +54,8 @@ class Described:
     party: npt.NDArray[np.int64]
     parties: tuple[str, ...]
     notes: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    """Of parties and persons: told with those that features, labels and hold-out add."""
 
     @property
     def rows(self) -> int:
@@ -94,9 +98,16 @@ def read(path: Path, data: Path | None = None) -> Described:
         pick = row.get("pick") if isinstance(row, dict) else None
         if isinstance(pick, dict) and isinstance(pick.get("columns"), dict):
             named += [pick.get("by"), *pick["columns"].values()]
-    if isinstance(text.get("parties"), dict) and "column" in text["parties"]:
-        named.append(text["parties"]["column"])
-    faults += [f"column {name!r} is not in the file (it has {_few(columns)})" for name in named if name not in columns]
+    for member in ("parties", "holdout"):
+        if isinstance(text.get(member), dict) and "column" in text[member]:
+            named.append(text[member]["column"])
+    if isinstance(text.get("features"), list):
+        text["features"] = [{"name": row} if isinstance(row, str) else row for row in text["features"]]
+        named += [
+            row["name"] for row in text["features"] if isinstance(row, dict) and "name" in row and "pick" not in row
+        ]
+    lost = dict.fromkeys(str(name) for name in named if name not in columns) if columns else {}
+    faults += [f"column {name!r} is not in the file (it has {_few(columns)})" for name in lost]
     if faults:
         raise DescriptionRefused(faults)
     return _described(text, columns)
@@ -119,11 +130,9 @@ def _described(text: dict[str, Any], columns: dict[str, Column]) -> Described:
     party, names, faults = parties_of(text.get("parties"), columns, user)
     if np.unique(user).size < 10:
         faults.append(f"{np.unique(user).size} persons; at least 10 are needed to learn and to test")
-    if faults:
-        raise DescriptionRefused(faults)
     if len(names) == 1:
         notes.append("one partner only: 'alone' and 'pooled' are the same, and nothing is shared by joining")
-    return Described(text, columns, user, party, names, notes)
+    return Described(text, columns, user, party, names, notes, faults)
 
 
 def locate(name: str, beside: Path, data: Path | None) -> Path:
@@ -140,8 +149,12 @@ def read_table(path: Path, faults: list[str]) -> dict[str, Column]:
     try:
         table = (
             pyarrow.parquet.read_table(path)
-            if path.suffix in (".parquet", ".pq")
-            else pa.csv.read_csv(path, parse_options=pa.csv.ParseOptions(delimiter=_delimiter(path)))
+            if path.suffix.lower() in (".parquet", ".pq")
+            else pa.csv.read_csv(
+                path,
+                read_options=pa.csv.ReadOptions(block_size=min(LARGEST_BLOCK, path.stat().st_size + 1)),
+                parse_options=pa.csv.ParseOptions(delimiter=_delimiter(path)),
+            )
         )
     except (OSError, pa.ArrowException) as error:
         faults.append(f"{path}: {str(error).splitlines()[0]}")

@@ -77,7 +77,7 @@ def prepare(described: Described) -> Task:
     Raises:
         DescriptionRefused: every fault at once.
     """
-    faults: list[str] = []
+    faults: list[str] = list(described.faults)
     text, user = described.text, described.user
     keep = np.ones(user.size, dtype=bool)
     if text["kind"] == "ratings":

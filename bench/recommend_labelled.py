@@ -63,7 +63,7 @@ def prepare(described: Described) -> Task:
     Raises:
         DescriptionRefused: every fault of features, crosses, labels and hold-out at once.
     """
-    faults: list[str] = []
+    faults: list[str] = list(described.faults)
     taken = _answers(described, faults)
     features, columns = _features(described, faults)
     names = [feature.name for feature in features]

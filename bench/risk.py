@@ -388,12 +388,23 @@ def _own_columns(portfolio: Portfolio, index: int) -> dict[str, npt.NDArray[np.g
     return {name: portfolio.columns[name][mine] for name in names}
 
 
+def privacy_of(portfolio: Portfolio) -> str:
+    """Return what an epsilon of these rows means: unit, delta, scope and adversary."""
+    deltas = {spec.deltaNano for spec in (portfolio.specification, portfolio.pairs) if spec is not None}
+    told = " or ".join(f"{delta / 1e9:g}" for delta in sorted(deltas))
+    return (
+        f"epsilon is per person (unit: {portfolio.unit}) at delta {told}, for one run, against the coordinator, every recipient"
+        " of the model and any one party; nodes follow the protocol and the trustee colludes with nobody"
+    )
+
+
 def show(portfolio: Portfolio, result: Result) -> str:
     """Return the result as Markdown tables."""
     learned, tested = int(portfolio.learn.sum()), int((~portfolio.learn).sum())
     rows = f"{learned:,} learning rows, {tested:,} test rows"
     lines = [
         f"{portfolio.name}: {rows}, {len(portfolio.insurers)} insurers; unit: {portfolio.unit}",
+        f"privacy: {privacy_of(portfolio)}",
         *(f"note: {note}" for note in portfolio.notes),
         "",
         "| model | test deviance x10^-2 (sd over seeds) | per year | D2 % | Gini | runs | s/run |",
@@ -462,6 +473,7 @@ def _document(portfolio: Portfolio, result: Result, *, federated_runs: int) -> d
     return {
         "dataset": portfolio.name,
         "unit": portfolio.unit,
+        "privacy": privacy_of(portfolio),
         "insurers": len(portfolio.insurers),
         "learningRows": int(portfolio.learn.sum()),
         "testRows": int((~portfolio.learn).sum()),

@@ -258,3 +258,103 @@ def test_files_that_are_no_description(tmp_path: Path, text: str) -> None:
     (tmp_path / "bad.yaml").write_text(text, encoding="utf-8")
     assert risk.main(["--dataset", str(tmp_path / "bad.yaml"), "--seeds", "1"]) == 2
     assert risk.main(["--dataset", str(tmp_path / "nowhere.yaml"), "--seeds", "1"]) == 2
+
+
+def test_faults_of_form_columns_and_values_are_told_in_one_list_with_the_party(tmp_path: Path) -> None:
+    """A stranger corrects everything in one go: unknown member, absent column, missing insurer, negative exposure."""
+    columns = data()
+    columns["years"] = np.where(np.arange(SIZE) == 7, -1.0, columns["years"])
+    holder = str(columns["who"][7])
+    columns["claims"] = pa.array([None if k == 9 else int(n) for k, n in enumerate(columns["claims"])])
+    with pytest.raises(DescriptionRefused) as refused:
+        read(tmp_path, columns, colour="red", features=["age", "gone"], settings={"priorRate": -1})
+    text = str(refused.value)
+    assert "no column 'gone' (rating factor of the insurers)" in text
+    assert f"1 values are outside (0, 10] years (at {holder}: 1)" in text
+    assert f"1 missing values (at {columns['who'][9]}: 1)" in text
+    for part in ("'colour'", "priorRate is -1"):
+        assert part in text
+    assert text.count("Fix:") == 5
+
+
+def test_unknown_levels_are_told_with_their_holders_before_anything_is_trained(tmp_path: Path) -> None:
+    """Of the insurers by name, of the carmaker as such; with other faults of values in the same list."""
+    columns = data()
+    columns["set"][:10] = "learn"
+    columns["town"] = np.where(np.arange(SIZE) == 3, "island", columns["town"])
+    columns["fuel"] = np.where(np.arange(SIZE) == 5, "steam", "petrol")
+    towers = {
+        "insurer": {"features": [{"name": "town", "levels": ["north", "south", "east"]}]},
+        "oem": {"features": [{"name": "fuel", "levels": ["petrol", "diesel"]}]},
+    }
+    with pytest.raises(DescriptionRefused) as refused:
+        read(
+            tmp_path,
+            columns,
+            features=None,
+            towers=towers,
+            insurers={"column": "who", "groups": {"A": ["A"], "B": ["B"]}},
+        )
+    text = str(refused.value)
+    assert "hold 'island', not among its levels" in text
+    assert "at the carmaker hold 'steam'" in text
+    assert "no group holds ['C']" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"features": [{"name": "age", "cuts": [20, "old"]}]}, "cuts holds ['old']"),
+        ({"features": [{"name": "age", "cuts": []}]}, "cuts is not a list"),
+        ({"features": [{"name": "age", "range": [90, 18]}]}, "range is"),
+        ({"features": [{"name": "age", "range": [18, 90], "bins": "many"}]}, "bins is 'many'"),
+        ({"features": [{"name": "age", "range": [18, 90], "scale": "square"}]}, "scale is 'square'"),
+        ({"features": [{"name": "town", "levels": ["a", "a"]}]}, "levels repeat"),
+        ({"features": [{"name": "age", "cuts": [30], "coarse": 30}]}, "coarse is not a list"),
+        ({"split": {"seed": "x"}}, "seed is 'x'"),
+        ({"insurers": {"groups": {"a": [1]}}}, "neither 'column' nor 'count'"),
+        ({"references": {"theirs": "best"}}, "'theirs' is 'best'"),
+        ({"rivals": "GLM3"}, "rivals"),
+        ({"boosting": {"pairs": [["age", "gone"]]}}, "which are no features"),
+        ({"boosting": {"pairs": "age"}}, "no list of pairs"),
+        ({"towers": TOWERS | {"oem": {"cap": "none", "features": ["power"]}}}, "cap is 'none'"),
+        ({"features": ["age", "claims"]}, "is a rating factor too"),
+    ],
+)
+def test_what_is_no_number_or_name_in_a_description_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], cause: str
+) -> None:
+    """In words and with exit code 2, never by a traceback."""
+    path = described(tmp_path, data(200), **changes)
+    assert risk.main(["--dataset", str(path), "--seeds", "1", "--no-rivals"]) == 2
+    assert cause in capsys.readouterr().err
+
+
+def test_learning_rows_without_a_claim_teach_nothing(tmp_path: Path) -> None:
+    """Claims of test rows only are refused before a rate of zero is divided by."""
+    columns = data()
+    columns["claims"] = np.where(columns["set"] == "learn", 0, 1)
+    with pytest.raises(DescriptionRefused, match="learning rows has a claim"):
+        read(tmp_path, columns)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_any_number_of_insurers_with_names_as_people_write_them(tmp_path: Path, count: int) -> None:
+    """One, two and seven; columns and parties with spaces, signs and Chinese characters; a file divided by |."""
+    plain = data(2_000)
+    names = np.array([f"公司 {k + 1} & Söhne" for k in range(count)])
+    columns = {
+        "Driver age (years)": plain["age"], "Where/区域": plain["town"], "kW": plain["power"], "in force": plain["years"],
+        "# claims": plain["claims"], "company": names[np.arange(2_000) % count],
+    }  # fmt: skip
+    path = described(
+        tmp_path, columns, path="odd.csv", claims="# claims", exposure="in force", split=None,
+        insurers={"column": "company"}, features=["Driver age (years)", "Where/区域", "kW"],
+    )  # fmt: skip
+    place = tmp_path / "odd.csv"
+    place.write_text(place.read_text(encoding="utf-8").replace(",", "|"), encoding="utf-8")
+    document = run(tmp_path, path, "--no-rivals")
+    assert document["insurers"] == count
+    assert "per person" in document["privacy"]
+    assert "delta 1e-06" in document["privacy"]
+    assert all(np.isfinite(row["deviance_x100"]) for row in document["rows"])

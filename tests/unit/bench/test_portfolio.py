@@ -99,9 +99,11 @@ def test_a_wrong_description_says_what_to_correct(tmp_path: Path, changes: dict[
 
 
 def test_unusable_values_end_with_exit_code_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A level outside the contract is refused by the same code as at a node."""
+    """A level outside the contract is refused, with the party, the rows and the value."""
     oem = {"cap": "3", "features": [{"name": "fuel", "levels": ["d", "x"]}]}
     towers = DESCRIPTION["towers"] | {"oem": oem}  # type: ignore[operator]
     path = written(tmp_path, towers=towers)
     assert risk.main(["--dataset", str(path), "--data", str(tmp_path), "--seeds", "1"]) == 2
-    assert "COLUMN_REFUSED" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "column 'fuel'" in told
+    assert "at the carmaker hold 'p', not among its levels" in told

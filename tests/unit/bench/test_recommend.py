@@ -174,7 +174,7 @@ def test_the_column_that_splits_never_becomes_a_feature(tmp_path: Path) -> None:
         ({"label": "mood"}, "say which count as yes"),
         (
             {"features": [{"name": "mood", "knots": [0, 1]}, {"name": "price", "levels": ["a"]}]},
-            "'price' is not a column",
+            "'price' is not in the file",
         ),
         ({"parties": {"number": 0}}, "number is 0"),
         ({"holdout": {"folds": 900}}, "folds must be"),
@@ -199,6 +199,24 @@ def test_all_faults_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixtu
     offers(tmp_path / "offers.csv")
     run(tmp_path, OFFERS | {"user": "whom", "item": "thing", "extra": 1})
     assert "3 fault(s)" in capsys.readouterr().err
+
+
+def test_faults_of_parties_features_and_hold_out_are_one_list(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are found in different places, and told together."""
+    offers(tmp_path / "offers.csv")
+    changes = {
+        "parties": {"number": 0},
+        "features": ["age", {"name": "mood", "knots": [1, 2]}],
+        "holdout": {"folds": 900},
+        "positive": "maybe",
+    }
+    assert run(tmp_path, OFFERS | changes)[0] == 2
+    told = capsys.readouterr().err
+    assert "4 fault(s)" in told
+    for part in ("number is 0", "'mood' has knots but holds texts", "folds must be", "every answer is no"):
+        assert part in told
 
 
 def test_too_few_persons_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
