@@ -159,7 +159,9 @@ def notice(contract: Contract, party: str) -> Notice:
     purposes, recipients = asked_for(contract)
     fields = [field for row in rows for field in row.fields]
     sensitive = [field.name for field in fields if field.sensitive]
-    epsilon = max((contract.privacy[row.asset].totalMicro for row in rows if row.asset in contract.privacy), default=0)
+    budgets = [contract.privacy[row.asset] for row in rows if row.asset in contract.privacy]
+    epsilon = max((budget.totalMicro for budget in budgets), default=0)
+    delta = max((budget.deltaNano for budget in budgets), default=0)
     facts: dict[str, Any] = {
         "title": contract.title or contract.uid,
         "uid": contract.uid,
@@ -171,7 +173,8 @@ def notice(contract: Contract, party: str) -> Notice:
         "places": ", ".join(contract.location.processing),
         "begin": contract.term.notBefore,
         "end": contract.term.notAfter,
-        "epsilon": f"{epsilon / 1e6:g}",
+        "epsilon": f"{epsilon / 1e6:.6f}".rstrip("0").rstrip("."),
+        "delta": f"{delta / 1e9:g}",
         "sensitive": ", ".join(sensitive),
         "kinds": ", ".join(output.kind for output in contract.outputs),
     }
@@ -203,8 +206,9 @@ _WORDS: Final = {
         "data": "Which data, with the finest precision that is used and its grade:",
         "field": "  - {name}: step {step}, grade {grade}{mark}",
         "mark": ", sensitive",
-        "how": "How: your data stay with {party}. Only noisy sums over many persons leave; over the whole contract one person costs"
-        " at most epsilon {epsilon}. What comes out: {kinds}.",
+        "how": "How: {party} computes on your data at its own place. What it sends is masked or sealed and can be read only as noisy"
+        " sums over many persons; over the whole contract one person costs at most epsilon {epsilon} at delta {delta}, towards the"
+        " coordinator and every recipient. What comes out: {kinds}.",
         "recipients": "Who receives what comes out: {recipients}.",
         "place": "Where it is processed: {places}.",
         "term": "The contract runs from {begin} until {end}. You set the end of your consent yourself.",
@@ -222,8 +226,8 @@ _WORDS: Final = {
         "data": "所涉数据、所用的最高精度及分级：",
         "field": "  - {name}：步长 {step}，分级 {grade}{mark}",
         "mark": "，敏感",
-        "how": "处理方式：您的数据始终留在 {party}，只有覆盖众多个人且加入噪声的汇总值会离开；"
-        "在整个合约期内，每个人的隐私消耗不超过 ε = {epsilon}。产出：{kinds}。",
+        "how": "处理方式：{party} 在其自有场所处理您的数据；对外发送的内容均经掩码或密封，只能以覆盖众多个人且加入噪声的汇总值被读取；"
+        "在整个合约期内，相对于协调方和每个接收方，每个人的隐私消耗不超过 ε = {epsilon}（δ = {delta}）。产出：{kinds}。",
         "recipients": "产出的接收方：{recipients}。",
         "place": "处理地域：{places}。",
         "term": "合约期限：自 {begin} 起至 {end} 止。您可自行设定同意的截止时间。",

@@ -10,6 +10,8 @@ from rich.panel import Panel
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from convoy_models.accounting import shown
+
 console = Console()
 
 
@@ -41,7 +43,7 @@ class Budget:
         """Show new figures."""
         for party, epsilon in figures.items():
             spent, allowed = epsilon["spent"], epsilon["allowed"]
-            self._bars.update(self._tasks[party], completed=spent, note=f"{spent:.2f} of {allowed:.0f}")
+            self._bars.update(self._tasks[party], completed=spent, note=f"{shown(spent, 2)} of {allowed:g}")
 
 
 def result(summary: Mapping[str, Any]) -> None:
@@ -70,7 +72,7 @@ def result(summary: Mapping[str, Any]) -> None:
     for name in ("party", "epsilon spent", "allowed"):
         table.add_column(name, justify="left" if name == "party" else "right")
     for party, epsilon in summary["epsilon"].items():
-        table.add_row(party, f"{epsilon['spent']:.3f}", f"{epsilon['allowed']:.1f}")
+        table.add_row(party, shown(epsilon["spent"]), f"{epsilon['allowed']:g}")
     console.print(table)
 
 

@@ -134,6 +134,12 @@ def micro(epsilon: float) -> int:
     return math.ceil(round(epsilon * 1e6, 6))
 
 
+def shown(epsilon: float, places: int = 3) -> str:
+    """Return epsilon as people read it: rounded up to ``places`` decimals, never to the nearest."""
+    whole = -(-micro(epsilon) // 10 ** (6 - places))
+    return f"{whole / 10**places:.{places}f}"
+
+
 def spent_micro(mu2_used: float, mu2_request: float, delta: float, request_micro: int) -> int:
     """Return the ``spent`` to state so that a linear gate decides exactly the GDP filter.
 

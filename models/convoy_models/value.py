@@ -29,7 +29,7 @@ from convoy_contracts.specification import (
     Specification,
 )
 from convoy_models.accounting import mu_of
-from convoy_models.card import show_epsilon
+from convoy_models.card import show_delta, show_epsilon
 from convoy_models.errors import ModelsError
 from convoy_models.gates import cohort_floor
 
@@ -62,7 +62,7 @@ class Forecast:
     """What joining would be worth to an insurer.
 
     alone, joint, gain: D2 in per cent of deviance; chance: that joint is better than alone; floor: joint cohort below which
-    noise eats the gain; epsilon_micro: cost per person of one run.
+    noise eats the gain; epsilon_micro, delta_nano: cost per person of one run.
     """
 
     book: int
@@ -70,6 +70,7 @@ class Forecast:
     cohort_sd: float
     terms: int
     epsilon_micro: int
+    delta_nano: int
     alone: Range
     joint: Range
     gain: Range
@@ -83,7 +84,8 @@ class Forecast:
             f"Your book {self.book:,}, joint cohort about {self.cohort:,}: alone {self.alone.middle:.1f} "
             f"({self.alone.low:.1f}-{self.alone.high:.1f}), joint {self.joint.middle:.1f} "
             f"({self.joint.low:.1f}-{self.joint.high:.1f}) per cent of deviance explained; joining pays with probability "
-            f"{self.chance:.0%}; costs epsilon {show_epsilon(self.epsilon_micro)} per person and run."
+            f"{self.chance:.0%}; costs epsilon {show_epsilon(self.epsilon_micro)} per person and run (delta "
+            f"{show_delta(self.delta_nano)}, towards the coordinator and every recipient)."
         )
 
 
@@ -124,6 +126,7 @@ def forecast(
         cohort_sd=cohort_sd,
         terms=terms,
         epsilon_micro=specification.epsilonMicro,
+        delta_nano=specification.deltaNano,
         alone=_range(alone),
         joint=_range(joint),
         gain=_range(joint - alone),

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from convoy_contracts.instants import timestamp
 from convoy_contracts.specification import RiskSpecification
+from convoy_models.card import show_delta
 from convoy_models.gates import each_confidence
 from convoy_models.holdout import OwnValue, Word
 from convoy_models.messages import Payload
@@ -65,13 +66,14 @@ def word(run: Run, value: OwnValue) -> Word:
     return value.word(each_confidence(0.8 if terms is None else terms.confidenceMilli / 1000, insurers))
 
 
-def statement(value: OwnValue, epsilon_micro: int) -> dict[str, Any]:
+def statement(value: OwnValue, epsilon_micro: int, delta_nano: int) -> dict[str, Any]:
     """Return a value as JSON, with the sentence that a manager reads."""
     low, high = value.gain.interval()
     said = (
         f"Your held-out book of {value.customers:,} customers ({value.claims} claims): alone {value.d2_alone:.1f} %, joint "
         f"{value.d2_joint:.1f} % of deviance explained (± {1.96 * value.d2_sd:.1f}, 95 %); costs epsilon "
-        f"{-(-epsilon_micro // 10_000) / 100:g} per person."
+        f"{-(-epsilon_micro // 10_000) / 100:g} per person (delta {show_delta(delta_nano)}, this run, towards the coordinator and every"
+        " recipient)."
     )
     return {
         "statement": said,
@@ -101,7 +103,7 @@ def keep(
         "said": dict(said),
     }
     if value is not None:
-        facts |= statement(value, run.case.specification.epsilonMicro)
+        facts |= statement(value, run.case.specification.epsilonMicro, run.case.specification.deltaNano)
     if attack is not None:
         names = ("advantage", "proven", "allowed", "auc")
         facts["membership"] = {name: round(getattr(attack, name), 4) for name in names} | {"persons": attack.persons}

@@ -98,7 +98,10 @@ def lines(run: dict[str, Any]) -> list[str]:
     if progress.get("total"):
         told.append(f"Progress   {progress.get('step', '')} {progress.get('done', 0)}/{progress['total']}")
     for party, epsilon in sorted((progress.get("epsilon") or {}).items()):
-        told.append(f"Epsilon    {party}: {epsilon['spent']} of {epsilon['allowed']}")
+        told.append(
+            f"Epsilon    {party}: {epsilon['spent']} of {epsilon['allowed']} per person, at the contract's delta and over its runs,"
+            " towards the coordinator and every recipient"
+        )
     if progress.get("evaluation"):
         told += evaluated(progress["evaluation"])
     if run.get("reason"):

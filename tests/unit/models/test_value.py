@@ -33,7 +33,10 @@ def test_alone_grows_with_the_book_and_joining_pays_most_for_the_small() -> None
     assert [round(f.alone.middle, 1) for f in found] == [1.9, 2.1, 2.2]
     assert found[0].gain.middle > found[2].gain.middle
     assert "alone 1.9" in found[0].statement
-    assert "epsilon 4.00" in found[0].statement
+    assert (
+        "epsilon 4.00 per person and run (delta 1e-6, towards the coordinator and every recipient)"
+        in found[0].statement
+    )
     assert found[0].chance > 0.99
 
 

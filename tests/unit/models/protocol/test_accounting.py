@@ -18,6 +18,7 @@ from convoy_models.accounting import (
     mu_of,
     pld_epsilon,
     runs_left,
+    shown,
     spent_micro,
     units_of,
 )
@@ -83,6 +84,22 @@ def test_ledger_units_add_up_in_any_order_and_never_round_down() -> None:
     assert mu2_of_units(units) >= query
     assert units_of(mu2_of_units(units)) == units
     assert micro(epsilon_of(mu2_of_units(55 * units), DELTA)) == 4_000_000
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "places", "told"),
+    [
+        (4.0, 3, "4.000"),
+        (4.0001, 3, "4.001"),
+        (4.00049, 2, "4.01"),
+        (0.000001, 3, "0.001"),
+        (0.0, 3, "0.000"),
+        (3.9999999, 6, "4.000000"),
+    ],
+)
+def test_what_people_read_is_never_less_than_what_was_spent(epsilon: float, places: int, told: str) -> None:
+    """Displays round up, like the ledger; to the nearest would promise more privacy than there is."""
+    assert shown(epsilon, places) == told
 
 
 def test_epsilon_of_nothing_is_nothing() -> None:
