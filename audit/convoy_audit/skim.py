@@ -29,7 +29,7 @@ from convoy_audit.errors import AuditError
 from convoy_audit.event_base import Event, StatedEvent
 from convoy_audit.events import CATALOGUE, VERSION
 from convoy_audit.merkle import HASH_BYTES, Tree, perfect_levels
-from convoy_audit.statement import STATEMENT_TYPE, Statement, verify_statement
+from convoy_audit.statement import STATEMENT_TYPE, Statement, key_that_signed
 from convoy_audit.tiles import WIDTH, decode_bundle
 
 Keys: TypeAlias = Mapping[str, bytes]
@@ -108,7 +108,7 @@ def skim(entries: Sequence[bytes], keys: Keys = MappingProxyType({})) -> Skimmed
         else:
             rest.append((position, raw))
             if raw.endswith(_STATEMENT_TAIL):
-                if keys and (key := _signer_of(raw, keys)):
+                if keys and (key := key_that_signed(raw, keys)):
                     found.signed[position] = key
                 continue
             own = _instant_of(raw)
@@ -148,18 +148,6 @@ def _instant_of(raw: bytes) -> datetime | None:
     except AuditError:
         return None
     return None if isinstance(content, Statement) else content.at
-
-
-def _signer_of(raw: bytes, keys: Keys) -> bytes:
-    """Return the key under which a statement's signature holds; none says nothing."""
-    try:
-        statement = parse_entry(raw)
-        key = keys.get(statement.key_id, b"") if isinstance(statement, Statement) else b""
-        if isinstance(statement, Statement) and key:
-            verify_statement(statement, key)
-    except AuditError:
-        return b""
-    return key
 
 
 def _pattern_of(cls: type[Event]) -> re.Pattern[bytes] | None:

@@ -16,6 +16,7 @@ Ed25519 over DSSE's PAE (SPEC.md §3). The format never changes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -38,6 +39,7 @@ PAYLOAD_TYPE: Final = b"application/vnd.convoy.statement.v1+json"
 MAX_STATEMENT_BYTES: Final = 16_384
 _TAIL: Final = b'"type":"%s","v":%d}' % (STATEMENT_TYPE.encode(), VERSION)
 """How the canonical bytes of every statement end; ``signature`` stands right before."""
+_SIGNED_END: Final = re.compile(b'"signature":"([A-Za-z0-9_-]{86})",' + re.escape(_TAIL) + b"\\Z")
 _MEMBERS: Final = {"v", "type", "at", "party", "number", "keyId", "event", "signature"}
 
 
@@ -137,6 +139,23 @@ def verify_statement(statement: Statement, key: bytes) -> None:
         verify_ed25519(key, _pae(statement.raw[: -len(tail)] + _TAIL), statement.signature)
     except SignatureError as error:
         raise StatementError(error.cause, party=statement.party) from None
+
+
+def key_that_signed(raw: bytes, keys: Mapping[str, bytes]) -> bytes:
+    """Return the key, of those by id, under which the signature at the end of an entry holds; empty says nothing.
+
+    Nothing else is read: that the entry is a statement at all is for ``statement_from_json`` to say.
+    """
+    end = _SIGNED_END.search(raw)
+    at = raw.rfind(b'"keyId":"') + 9
+    key = keys.get(raw[at : at + 16].decode("latin-1"), b"")
+    if end is None or not key:
+        return b""
+    try:
+        verify_ed25519(key, _pae(raw[: end.start()] + _TAIL), unb64u(end[1].decode("ascii")))
+    except AuditError:
+        return b""
+    return key
 
 
 def statement_from_json(value: Mapping[str, Json], raw: bytes) -> Statement:

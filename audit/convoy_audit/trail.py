@@ -160,7 +160,7 @@ class Trail:
         enrolled = self.parties.get(statement.party)
         if enrolled is None:
             raise StatementError("the party was not enrolled before", party=statement.party)
-        if (key := self._signer(statement)) != signed_by:
+        if (key := self._signer(statement)) != signed_by or statement.key_id != key_id_of(key):
             verify_statement(statement, key)
         self.chains.setdefault(statement.party, Chain(statement.party)).accept(statement)
         if isinstance(statement.event, KeyRotated):
