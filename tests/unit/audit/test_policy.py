@@ -89,6 +89,7 @@ def test_nested_groups_ask_for_both_sides() -> None:
         f"log {A.vkey}\nquorum none\n",
         "witness A A+00000000+BAAA\nquorum A\n",
     ],
+    ids=itertools.count(),
 )
 def test_a_wrong_policy_is_refused_with_our_error(text: str) -> None:
     """Undefined and repeated names, thresholds out of range, wrong key types, control characters."""
