@@ -31,10 +31,10 @@ def about(home: Path) -> dict[int, str]:
 
 
 def is_training(home: Path) -> bool:
-    """Tell whether a run has been authorised."""
+    """Tell whether the first run has been asked for; its nodes are being asked then."""
     for database in (home / "embedded" / "coordinator").glob("*.db"):
         with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5)) as db:
-            return bool(db.execute("SELECT 1 FROM run WHERE state IN ('authorised', 'running')").fetchall())
+            return bool(db.execute("SELECT 1 FROM run").fetchall())
     return False
 
 
