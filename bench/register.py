@@ -3,10 +3,11 @@
     bench/register.py [--persons 1000000] [--withdrawals 400] [--json bench/results/register.json]
 
 Ours: the node's register with history, pseudonyms, commitments and watermark, through ``ConsentOffice``: what a person, an app
-and a run call. The other side is what one writes in an afternoon: one SQLite table (WAL, synchronous=FULL, no history), a
-withdrawal is an UPDATE, an epoch root hashes every row's JSON into a tree held as lists, a cohort is a scan judged in Python.
-It signs no receipt, proves nothing and forgets what stood before; it shows what the promises cost. Each side runs in a process
-of its own, which makes its peak memory comparable. Times of a busy machine vary by a factor of three; compare the ratios.
+and a run call. ``withdrawal_by_app`` is the same over the node's local HTTP API, with the duty to delete that it raises. The other
+side is what one writes in an afternoon: one SQLite table (WAL, synchronous=FULL, no history), a withdrawal is an UPDATE, an epoch
+root hashes every row's JSON into a tree held as lists, a cohort is a scan judged in Python. It signs no receipt, proves nothing and
+forgets what stood before; it shows what the promises cost. Each side runs in a process of its own, which makes its peak memory
+comparable. Times of a busy machine vary by a factor of three; compare the ratios.
 
 Targets (issue 3): withdrawal p99 <= 50 ms, epoch root <= 10 s, cohort selection <= 5 s, <= 1 GB.
 """
@@ -18,12 +19,14 @@ import hashlib
 import json
 import os
 import platform
+import queue
 import random
 import resource
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -128,6 +131,7 @@ def ours(persons: int, withdrawals: int, folder: Path) -> Figures:
         proof_s, proof = timed(lambda: office.prove(chosen(persons, withdrawals)[0], CONTRACT))
         assert proof["found"]["state"]["state"] == "withdrawn"
     return {
+        "withdrawal_by_app": spread(by_app(home, persons, withdrawals, clock)),
         "import_s": round(load_s, 2),
         "withdrawal": spread(seconds),
         "first_epoch_s": round(first_s, 2),
@@ -140,6 +144,29 @@ def ours(persons: int, withdrawals: int, folder: Path) -> Figures:
         "memory_mib": {"program": start_mib, "after_import": loaded_mib, "peak": peak_mib()},
         "disk_mib": round(sum(path.stat().st_size for path in home.glob("*.db*")) / 2**20, 1),
     }
+
+
+def by_app(home: Path, persons: int, withdrawals: int, clock: list[datetime]) -> list[float]:
+    """Return the seconds of withdrawals through the local HTTP API, each with its duty to delete; other persons than before."""
+    import urllib.request
+
+    from convoy_node.api import TOKEN_FILE, create_app, serve
+
+    ready: queue.Queue[int] = queue.Queue()
+    app = create_app(home, clock=lambda: clock[0])
+    threading.Thread(target=serve, args=(app, 0, ready.put), daemon=True).start()
+    url = f"http://127.0.0.1:{ready.get(timeout=60)}/v1/consents/withdraw"
+    headers = {"Authorization": f"Bearer {(home / TOKEN_FILE).read_text()}", "Content-Type": "application/json"}
+    seconds = []
+    gone = set(chosen(persons, withdrawals))
+    for person in [one for one in chosen(persons, 2 * withdrawals) if one not in gone][:withdrawals]:
+        clock[0] += timedelta(seconds=1)
+        body = json.dumps({"person": person, "contract": CONTRACT}).encode()
+        request = urllib.request.Request(url, body, headers)
+        took, answer = timed(lambda request=request: json.loads(urllib.request.urlopen(request, timeout=60).read()))
+        seconds.append(took)
+        assert answer["kind"] == "withdrawal"
+    return seconds
 
 
 def plain(persons: int, withdrawals: int, folder: Path) -> Figures:
@@ -257,6 +284,7 @@ def main() -> None:
     }
     for name, row in facts["targets"].items():
         print(f"{name:<20} {row['reached']:>10}  target {row['target']:g}  {'met' if row['met'] else 'NOT MET'}")
+    print(f"{'withdrawal_by_app':<20} ours {sides['ours']['withdrawal_by_app']}")
     for name in ("import_s", "withdrawal", "epoch_root_s", "cohort_s", "cpu_s", "memory_mib", "disk_mib"):
         print(f"{name:<20} ours {sides['ours'][name]}   plain table {sides['plain'][name]}")
     if options.json:
