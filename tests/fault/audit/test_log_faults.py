@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -23,6 +24,7 @@ from convoy_coordinator.db import Base
 from convoy_coordinator.db.session import open_engine, session_factory
 from convoy_coordinator.errors import Problem, SetupError
 from convoy_coordinator.log import LogService, tables
+from convoy_coordinator.log.wal import BACKSTOP_PAGES
 
 TABLES = [c.__table__ for c in (tables.LogEntry, tables.LogFrontier, tables.LogCheckpoint, tables.LogCosignature)]
 Start = Callable[..., LogService]
@@ -160,6 +162,22 @@ def test_a_database_that_hangs_runs_into_the_deadline(
     late = log.entries(1, log.size() - 1)
     assert len(set(late)) == len(late)
     assert set(late) <= {entry(1), entry(2), entry(3)}
+
+
+def test_the_writer_leaves_the_write_ahead_log_to_its_keeper(tmp_path: Path, start: Start, entry: Entry) -> None:
+    """Also on a connection that was opened before; what was written reaches the database file without a close."""
+    log = start()
+    log.append(entry(0))
+    held = log._sequencer._held
+    assert held is not None
+    assert held.exec_driver_sql("PRAGMA wal_autocheckpoint").scalar() == BACKSTOP_PAGES
+    held.rollback()
+    before = (tmp_path / "log.db").stat().st_size
+    log.append_many([entry(number) for number in range(1, 2000)])
+    end = time.monotonic() + 60
+    while (tmp_path / "log.db").stat().st_size <= before:
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_a_second_writer_stops_the_first(start: Start, entry: Entry) -> None:
