@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -35,15 +36,15 @@ from convoy_audit.checkpoint import Checkpoint, open_checkpoint, peek
 from convoy_audit.contract_check import check_contract
 from convoy_audit.entry import parse_entry
 from convoy_audit.errors import AuditError, EvidenceError, FormatError, PolicyError, ProofError
-from convoy_audit.merkle import Tree, leaf_hash, verify_consistency, verify_inclusion
+from convoy_audit.merkle import Tree, verify_consistency, verify_inclusion
 from convoy_audit.note import split_note
 from convoy_audit.policy import Policy, Verified, check_log_signed, quorum_of
 from convoy_audit.proof import TlogProof
 from convoy_audit.report import render
 from convoy_audit.shapes import INSTANT
-from convoy_audit.skim import Keys, Skimmed, skim_bundle
+from convoy_audit.skim import Keys, Skimmed, skim, skim_bundle
 from convoy_audit.summary import MAX_PROOFS, Summary
-from convoy_audit.tiles import Span, decode_bundle, encode_bundle, entries_path, entries_spans
+from convoy_audit.tiles import WIDTH, Span, decode_bundle, encode_bundle, entries_path, entries_spans
 from convoy_audit.trail import Fault, Trail
 from convoy_audit.witness import Alarm
 
@@ -146,7 +147,7 @@ def build(parts: Parts) -> dict[str, bytes]:
         "checkpoint": parts.checkpoint,
     }
     for span in entries_spans(checkpoint.size):
-        start = span.index * 256
+        start = span.index * WIDTH
         bundle = encode_bundle(parts.entries[start : start + span.width])
         files[entries_path(span.index, span.width)] = bundle
     for note in parts.checkpoints:
@@ -176,12 +177,14 @@ def build(parts: Parts) -> dict[str, bytes]:
 
 def _derived(parts: Parts, policy: Policy, earlier: Sequence[int]) -> dict[str, bytes]:
     """Return what a pack holds for convenience; the verifier derives or checks each of them."""
-    tree, summary = Tree(map(leaf_hash, parts.entries)), Summary()
-    for index, raw in enumerate(parts.entries):
-        try:
-            summary.take(index, parse_entry(raw))
-        except FormatError:
-            continue  # the verifier names it; a pack is made of what there is
+    tree, summary = Tree(), Summary()
+    for start in range(0, len(parts.entries), WIDTH):
+        run = skim(parts.entries[start : start + WIDTH])
+        run.extend(tree)
+        for position, raw in run.rest:
+            with suppress(FormatError):  # the verifier names it; a pack is made of what there is
+                summary.take(start + position, parse_entry(raw))
+        summary.take_plain(start + run.size, run.first_at, run.last_at)
     checkpoint = peek(parts.checkpoint)
     files = {
         f"proofs/{index}.tlog-proof": TlogProof(index, tuple(tree.inclusion_proof(index)), parts.checkpoint).text
