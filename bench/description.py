@@ -36,7 +36,9 @@ SETTINGS = {
     "priorScale": "0.2", "smoothness": "0.8", "sweeps": 5, "labelShareMilli": 600,
     "deltaNano": 1000,
 }  # fmt: skip
-BOOSTING = {"mainScale": "0.3", "deltaNano": 1000}
+BOOSTING = {"deltaNano": 1000}
+SCALE_UNIT, LEAST_SCALE, MOST_SCALE = 0.06, 0.05, 0.8
+"""Prior scale of tables of one feature where none is named: unit x root of claims per cell, between two ends (models/LOG.md)."""
 LARGEST_PAIR, MOST_PAIRS, PERSONS_PER_PAIR = 400, 36, 8_000
 """Cells of a pair table, pairs at most, and persons x mu a pair, where the description names no pairs."""
 AUTO_CELLS, AUTO_COARSE, AUTO_LEVELS = 24, 9, 60
@@ -255,6 +257,8 @@ class Description:
         named = settings.pop("pairs", None)
         prior = float(self._prior(columns, learn))
         usual_cap = _usual_claim_cap(prior)
+        if "mainScale" not in settings:
+            settings["mainScale"] = self._usual_scale(features, float(columns[self.claims][learn].sum()))
         document = {
             "kind": "risk-pairs/1",
             "claimCap": usual_cap,
@@ -283,6 +287,14 @@ class Description:
         rate = float(columns[self.claims][learn].sum()) / float(columns[self.exposure or EXPOSURE][learn].sum())
         found = _decimal(f"{max(rate, 0.001):.1g}")
         self.note(f"no priorRate in 'settings': {found} is taken, one digit of the learning rows' rate")
+        return found
+
+    def _usual_scale(self, features: list[dict[str, Any]], claims: float) -> str:
+        """Return how far tables of one feature may go: the fewer claims a cell has, the closer they stay to 1."""
+        cells = sum(len(f["cuts"]) + 1 if "cuts" in f else len(f["levels"]) for f in features)
+        scale = min(MOST_SCALE, max(LEAST_SCALE, SCALE_UNIT * math.sqrt(claims / cells)))
+        found = _decimal(f"{scale:.1g}")
+        self.note(f"no mainScale in 'boosting': {found} is taken, what {claims:.0f} claims in {cells} cells carry")
         return found
 
     def _usual_pairs(self, features: list[dict[str, Any]], strength: float) -> list[list[str]]:

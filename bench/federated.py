@@ -176,8 +176,11 @@ def federation(portfolio: Portfolio, specification: Specification, folder: Path)
 
 
 def _short_names(portfolio: Portfolio, specification: Specification) -> dict[str, Columns]:
-    """Return what each party holds, by a short name that is fit for an id."""
-    frames = portfolio.party_frames(specification)
+    """Return what each party holds, by a short name that is fit for an id; who has no learning rows takes no part."""
+    frames = {name: frame for name, frame in portfolio.party_frames(specification).items() if frame["row"].size}
+    absent = sorted(set(portfolio.insurers) - set(frames))
+    if absent:
+        portfolio.notes.append(f"through the real apps: {', '.join(absent)} have no learning rows and take no part")
     return {
         name if name == OEM else f"insurer-{number}": frames[name]
         for number, name in enumerate(sorted(frames, key=lambda name: (name == OEM, name)), start=1)

@@ -296,6 +296,9 @@ def _measure_tables(board: Board, portfolio: Portfolio, epsilons: Sequence[float
         return []
     everyone = TableRows.build(spec, portfolio.rows(np.ones(portfolio.learn.size, dtype=np.bool_)))
     learning = TableRows.build(spec, portfolio.rows(portfolio.learn))
+    start = time.monotonic()
+    own = _tables_alone(portfolio, spec, everyone)
+    board.add("tables, every insurer alone, on its own", None, [levelled(portfolio, own)], time.monotonic() - start)
     jobs: list[tuple[str, float | None, int]] = [("tables without DP", None, 1)]
     jobs += [(f"tables at epsilon {epsilon:g}", epsilon, seeds) for epsilon in epsilons]
     for name, epsilon, count in jobs:
@@ -311,9 +314,26 @@ def _measure_tables(board: Board, portfolio: Portfolio, epsilons: Sequence[float
     return [name for name, _, _ in jobs]
 
 
+def _tables_alone(portfolio: Portfolio, spec: PairsSpecification, everyone: TableRows) -> Floats:
+    """Return expected claims of all rows, (N,), each from its own insurer's tables, without noise and without the others."""
+    out = np.zeros(portfolio.learn.size)
+    for index, name in enumerate(portfolio.insurers):
+        mine = portfolio.insurer == index
+        learned = portfolio.learn & mine
+        if portfolio.claims[learned].any():
+            made = plan(spec, {"insurer": [name]})
+            model = fit_pairs_plain(spec, made, TableRows.build(spec, portfolio.rows(learned)), None)
+            out[mine] = (model.rate_of(everyone) * portfolio.years)[mine]
+        else:
+            out[mine] = float(spec.priorRate) * portfolio.years[mine]
+    return out
+
+
 def _measure_federated(board: Board, portfolio: Portfolio, epsilon: float, runs: int) -> list[str]:
     """Train through the real apps; each run draws its noise inside the nodes."""
     from federated import RunEnded, federation
+
+    from convoy_demo.api import DemoFailed
 
     names = []
     specs: dict[str, RiskSpecification | PairsSpecification | None]
@@ -329,7 +349,7 @@ def _measure_federated(board: Board, portfolio: Portfolio, epsilon: float, runs:
                     start = time.monotonic()
                     made = [founded.train() for _ in range(runs)]
                     spent = (time.monotonic() - start) / runs
-            except RunEnded as ended:
+            except (RunEnded, DemoFailed) as ended:
                 portfolio.notes.append(f"{name}: {ended}")
                 continue
         board.add(name, epsilon, [_expected_of(portfolio, model) for model in made], spent)

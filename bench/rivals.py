@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
@@ -92,15 +93,19 @@ def _cell_glm(cells: npt.NDArray[Any], width: int, portfolio: Portfolio) -> Floa
     claims, years, learn = portfolio.claims, portfolio.years, portfolio.learn
     mine, y, e = cells[learn], claims[learn], years[learn]
     weights = np.zeros(width)
+    starts = cells.min(0)
+    spans = [(int(start), int(end - start) + 1) for start, end in zip(starts, cells.max(0), strict=True)]
     level = float(np.log(y.sum() / e.sum()))
     for _ in range(8):
         mean = np.exp(np.clip(level + weights[mine].sum(1), -15, 5)) * e
         hessian = np.zeros((width, width))
-        for j in range(mine.shape[1]):
-            for k in range(j, mine.shape[1]):
-                joint = np.bincount(mine[:, j].astype(np.int64) * width + mine[:, k], mean, width * width)
-                block = joint.reshape(width, width)
-                hessian += block if j == k else block + block.T
+        for j, k in combinations_with_replacement(range(mine.shape[1]), 2):
+            (first, rows), (second, columns) = spans[j], spans[k]
+            place = (mine[:, j] - first).astype(np.int64) * columns + (mine[:, k] - second)
+            block = np.bincount(place, mean, rows * columns).reshape(rows, columns)
+            hessian[first : first + rows, second : second + columns] += block
+            if j != k:
+                hessian[second : second + columns, first : first + rows] += block.T
         gradient = sum(np.bincount(mine[:, j], y - mean, width) for j in range(mine.shape[1]))
         weights += np.clip(np.linalg.solve(hessian + np.eye(width), gradient - weights), -1, 1)
     return np.asarray(np.exp(np.clip(level + weights[cells].sum(1), -15, 5)) * years)

@@ -358,3 +358,34 @@ def test_any_number_of_insurers_with_names_as_people_write_them(tmp_path: Path, 
     assert "per person" in document["privacy"]
     assert "delta 1e-06" in document["privacy"]
     assert all(np.isfinite(row["deviance_x100"]) for row in document["rows"])
+
+
+def test_many_features_and_few_claims_do_not_run_away(tmp_path: Path) -> None:
+    """Twenty columns of noise: the assumed scale is small, so the tables stay near one rate; a named scale is taken."""
+    rng = np.random.default_rng(3)
+    columns = data() | {f"noise {k}": rng.choice(list("abcdefgh"), SIZE) for k in range(20)}
+    path = described(tmp_path, columns, features=["age", "town", *(f"noise {k}" for k in range(20))])
+    document = run(tmp_path, path, "--no-rivals")
+    assert any("no mainScale" in note for note in document["notes"])
+    assert float(document["specifications"]["tables"]["mainScale"]) < 0.15
+    rows = {row["model"]: row["deviance_x100"] for row in document["rows"]}
+    assert rows["tables without DP"] < rows["null (one rate)"]
+    assert rows["tables without DP"] < rows["tables, every insurer alone, on its own"]
+    wide = described(
+        tmp_path, columns, features=["age", *(f"noise {k}" for k in range(20))], boosting={"mainScale": 0.6}
+    )
+    runaway = {row["model"]: row["deviance_x100"] for row in run(tmp_path, wide, "--no-rivals")["rows"]}
+    assert runaway["tables without DP"] > rows["tables without DP"] + 1
+
+
+def test_who_has_no_learning_rows_takes_no_part_in_a_real_run(tmp_path: Path) -> None:
+    """An insurer of test rows only is judged, and left out of the federation with a note."""
+    import federated
+
+    columns = data()
+    columns["who"] = np.where(columns["set"] == "test", "late", columns["who"])
+    portfolio = read(tmp_path, columns)
+    assert "late" in portfolio.insurers
+    frames = federated._short_names(portfolio, portfolio.pairs)
+    assert set(frames) == {"insurer-1", "insurer-2", "insurer-3"}
+    assert any("late have no learning rows" in note for note in portfolio.notes)
