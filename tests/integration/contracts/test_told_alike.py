@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from convoy_contracts.wire.statuses import unpack
 from convoy_coordinator.channel.calls import Calls
 from convoy_coordinator.errors import Fault, Problem
 from convoy_coordinator.problems import CATALOGUE, problem_document
+from convoy_node.cli import main as node
 
 
 class Noted:
@@ -70,3 +73,25 @@ def test_the_command_line_says_the_same(capsys: pytest.CaptureFixture[str]) -> N
             text = capsys.readouterr().out
             assert all(sentence[language] in text for sentence in (kind.title, kind.meaning, kind.fix))  # type: ignore[index]
             assert f"HTTP {kind.status}, gRPC {PROBLEMS[code].grpc}" in text
+
+
+def test_a_file_that_is_not_there_has_a_code_as_well(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The operating system's error is told like every other refusal, in both languages."""
+    assert main(["digest", str(tmp_path / "nothing.json")]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("FILE_UNREADABLE: ")
+    assert PROBLEMS["FILE_UNREADABLE"].fix_zh in told
+
+
+def test_a_refusal_of_a_node_is_json_where_json_is_asked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As the coordinator's commands tell it: code, party, cause and fix; exit code 1."""
+    monkeypatch.setattr("sys.argv", ["convoy-node", "status", "--home", str(tmp_path), "--json"])
+    with pytest.raises(SystemExit) as ended:
+        node()
+    assert ended.value.code == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] == "HOME_REFUSED"
+    assert set(error) >= {"code", "party", "cause", "fix"}
+    assert all(error[name] for name in ("cause", "fix"))
