@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -363,6 +364,26 @@ def test_every_failure_of_the_api_is_a_problem_document_without_the_persons_id(
         assert (told["type"], told["party"]) == (f"/problems/{code}", party_id("insurer-a"))
         assert all(told[name] for name in ("title", "titleZh", "cause", "fix", "fixZh", "meaningZh"))
         assert "secret-driver" not in answer.text
+
+
+def test_the_api_is_alive_while_a_withdrawal_is_under_way(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work on the databases holds up other work on them, not the health of the process."""
+    begun, may_end, waited = threading.Event(), threading.Event(), []
+
+    def slow(*_: Any, **__: Any) -> Any:
+        begun.set()
+        waited.append(may_end.wait(60))
+        raise NodeError("enough", code="PERSON_UNKNOWN")
+
+    monkeypatch.setattr("convoy_node.consent.office.ConsentOffice.withdraw", slow)
+    body = {"person": "somebody", "contract": "risk"}
+    asking = threading.Thread(target=client.post, args=("/v1/consents/withdraw",), kwargs={"json": body})
+    asking.start()
+    assert begun.wait(60)
+    assert client.get("/livez").status_code == 200
+    may_end.set()
+    asking.join()
+    assert waited == [True]
 
 
 def test_a_refusal_is_kept_and_nobody_is_asked_again_soon(client: TestClient, federation) -> None:
