@@ -35,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault(name, "0")
     for name in ("FLWR_DISABLE_UPDATE_CHECK", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # seven processes on few cores: one thread each is fastest
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # also where a shell has SIGINT ignored, as in the background
     return _run(given)
 
 
