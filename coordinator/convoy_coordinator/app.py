@@ -83,7 +83,7 @@ def create_app(settings: Settings, *, clock: Clock = now_utc) -> FastAPI:
     app.include_router(releases.router(parts.releases))
     questions = Questions(parts.log)
     app.include_router(log.router(parts.log))
-    app.include_router(care_routes.router(parts.retention, operator))
+    app.include_router(care_routes.router(parts.retention, parts.stamping, operator))
     app.include_router(question_routes.router(parts.log, questions))
     app.include_router(evidence.router(parts.evidence, parts.log, questions, clock))
 
@@ -122,6 +122,7 @@ def _lifespan(parts: Parts):  # type: ignore[no-untyped-def]
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         parts.publisher.start()
         parts.retention.start()
+        parts.stamping.start()
         parts.schedules.start()
         yield
         parts.close()

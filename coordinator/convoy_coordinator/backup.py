@@ -5,7 +5,7 @@
 
     backup.json                    version, origin, instant, kind of database, revision, size and root of the log
     database.sqlite | database.sql     a copy by SQLite's backup API, or a plain ``pg_dump``: ``convoy-audit fsck`` reads both
-    files/…                        releases, certificates, settings and lists of the home
+    files/…                        releases, certificates, time-stamps, settings and lists of the home
     keys/…                         private keys, only if asked for; else they are kept elsewhere
     SHA256SUMS                     of every other file
 
@@ -44,7 +44,7 @@ ABOUT: Final = "backup.json"
 SUMS: Final = "SHA256SUMS"
 VERSION: Final = 1
 DATABASES: Final = {"sqlite": "database.sqlite", "postgresql": "database.sql"}
-FILES: Final = (SETTINGS_FILE, "log-keys.txt", "witnesses.toml", "releases", "tls")
+FILES: Final = (SETTINGS_FILE, "log-keys.txt", "witnesses.toml", "releases", "tls", "timestamps")
 
 
 def backup(settings: Settings, target: Path, *, now: datetime, with_keys: bool = False) -> dict[str, Any]:

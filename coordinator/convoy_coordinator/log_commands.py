@@ -25,6 +25,18 @@ def archive(home: Home = None, as_json: AsJson = False) -> None:
     show(facts, as_json, lines, f"convoy-audit fsck {facts['folder']}")
 
 
+def timestamp(home: Home = None, as_json: AsJson = False) -> None:
+    """Have the last witnessed checkpoint stamped by the time-stamping authority; the service does it once a day."""
+    facts = ask(home, "POST", "/v1/log/timestamp")
+    lines = [
+        f"Stamped     the checkpoint of {facts['size']} entries existed at {facts['at']}",
+        f"Kept        {facts['file']}",
+    ]
+    show(
+        facts, as_json, lines, "convoy-audit verify PACK --tsa-root ROOT.pem   (the stamp is in every pack from now on)"
+    )
+
+
 def backup(
     target: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
     home: Home = None,
@@ -133,5 +145,5 @@ def grants(
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``convoy-coordinator``."""
-    for command in (archive, backup, restore, recover, grants):
+    for command in (archive, timestamp, backup, restore, recover, grants):
         app.command()(command)

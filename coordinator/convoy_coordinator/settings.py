@@ -75,6 +75,15 @@ class Settings(BaseSettings):
     archive_folder: Path | None = Field(
         default=None, description="Folder of sealed tiles, written once a day; default is archive/ in the home."
     )
+    tsa_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="Address of a time-stamping authority (RFC 3161), asked once a day; none is asked if not given.",
+    )
+    tsa_root_file: Path | None = Field(
+        default=None,
+        description="File with the authority's root certificates, PEM; its answers are verified with them.",
+    )
     channel_port: int | None = Field(
         default=None, ge=0, le=65534, description="Port of the partner channel (mutual TLS); none leaves it off."
     )
@@ -131,6 +140,11 @@ class Settings(BaseSettings):
     def archive(self) -> Path:
         """Sealed tiles and bundles of the log."""
         return self.archive_folder or self.home / "archive"
+
+    @property
+    def stamps_folder(self) -> Path:
+        """Time-stamps of checkpoints."""
+        return self.home / "timestamps"
 
     @property
     def enrolment_at(self) -> str | None:

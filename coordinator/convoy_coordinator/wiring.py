@@ -33,6 +33,7 @@ from convoy_coordinator.log import LogService
 from convoy_coordinator.log.outside import WITNESSES_FILE, OutsideWitness, read_witnesses
 from convoy_coordinator.log.publisher import Publisher
 from convoy_coordinator.log.retention import RetentionJob
+from convoy_coordinator.log.stamps import StampAuthority, StampJob, stamps
 from convoy_coordinator.parties.service import PartyService, witness_keys
 from convoy_coordinator.parties.store import short_name
 from convoy_coordinator.releases.service import ReleaseService
@@ -53,6 +54,7 @@ class Parts:
     witnesses: tuple[OutsideWitness, ...]
     publisher: Publisher
     retention: RetentionJob
+    stamping: StampJob
     journal: Journal
     intake: Intake
     ledgers: LedgerService
@@ -103,6 +105,7 @@ class Parts:
         self.schedules.stop()
         self.publisher.stop()
         self.retention.stop()
+        self.stamping.stop()
         self.log.close()
         self.engine.dispose()
 
@@ -126,6 +129,23 @@ def retention_plan(settings: Settings) -> RetentionPlan:
     """Return how long each kind of entry is kept; the floors hold whatever the settings say."""
     decisions = settings.retention_decisions_days
     return RetentionPlan(settings.retention_logs_days, decisions, decisions, decisions)
+
+
+def stamp_authority(settings: Settings) -> StampAuthority | None:
+    """Return the time-stamping authority of the settings, None if none is named.
+
+    Raises:
+        SetupError: SETTINGS_INVALID, an address without root certificates.
+    """
+    if settings.tsa_url is None:
+        return None
+    if settings.tsa_root_file is None:
+        raise SetupError(
+            "SETTINGS_INVALID",
+            "tsa_url is set without tsa_root_file, so no answer could be verified",
+            fix="Name the file with the authority's root certificates (PEM) in tsa_root_file.",
+        )
+    return StampAuthority(settings.tsa_url, settings.tsa_root_file)
 
 
 def log_keys(settings: Settings, keys: Keys) -> tuple[str, ...]:
@@ -189,6 +209,7 @@ def wire(settings: Settings, clock: Clock = now_utc) -> Parts:
         witnesses=listening,
         publisher=Publisher(log, listening, interval_s=settings.checkpoint_interval_s),
         retention=RetentionJob(log, journal, settings.archive, retention_plan(settings), clock),
+        stamping=StampJob(log, settings.stamps_folder, stamp_authority(settings), clock),
         journal=journal,
         intake=intake,
         ledgers=LedgerService(sessions, log, parties),
@@ -199,7 +220,7 @@ def wire(settings: Settings, clock: Clock = now_utc) -> Parts:
         runs=runs,
         schedules=ScheduleService(sessions, runs, clock),
         releases=releases,
-        evidence=EvidenceService(log, contracts, releases, clock),
+        evidence=EvidenceService(log, contracts, releases, clock, lambda: stamps(settings.stamps_folder)),
         enrolment=enrolment,
         access=access,
         refusals=Refusals(journal),

@@ -8,6 +8,7 @@ names: contracts, manifests and model cards.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from convoy_audit.archive import write_pack
@@ -29,10 +30,19 @@ class EvidenceService:
         contracts: documents with signatures.
         releases: manifests.
         clock: the present instant.
+        stamps: time-stamps of checkpoints (RFC 3161), by size.
     """
 
-    def __init__(self, log: LogService, contracts: ContractService, releases: ReleaseService, clock: Clock) -> None:
+    def __init__(
+        self,
+        log: LogService,
+        contracts: ContractService,
+        releases: ReleaseService,
+        clock: Clock,
+        stamps: Callable[[], Mapping[int, bytes]] = dict,
+    ) -> None:
         self._log = log
+        self._stamps = stamps
         self._contracts = contracts
         self._releases = releases
         self._clock = clock
@@ -62,6 +72,7 @@ class EvidenceService:
             checkpoints=[
                 other for other in (text.encode() for text in self._log.checkpoints()) if peek(other).size <= size
             ],
+            timestamps={at: stamp for at, stamp in self._stamps().items() if at <= size},
             contracts=[
                 SignedContract(view.contract.text.encode(), view.signatures)
                 for view in self._contracts.all()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,10 @@ from convoy_audit.note import split_note
 from convoy_audit.pack import SUMS, build, verify_files
 from convoy_audit.proof import parse_proof, verify_proof
 from convoy_audit.rehearsal import RUN, Rehearsal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
+
+from time_authority import TimeAuthority
 
 Files = dict[str, bytes]
 
@@ -139,73 +142,25 @@ def test_decisions_and_ledgers_are_listed_with_their_entries(told: tuple[Rehears
 
 # Trusted time -------------------------------------------------------------------------------------
 
-TSA = """
-[tsa]
-default_tsa = one
-[one]
-serial = {folder}/serial
-crypto_device = builtin
-signer_cert = {folder}/tsa.pem
-signer_key = {folder}/tsa.key
-signer_digest = sha256
-default_policy = 1.2.3.4.1
-digests = sha256
-accuracy = secs:1
-ess_cert_id_chain = no
-ess_cert_id_alg = sha256
-[ext]
-basicConstraints = critical,CA:FALSE
-keyUsage = critical,digitalSignature
-extendedKeyUsage = critical,timeStamping
-subjectKeyIdentifier = hash
-authorityKeyIdentifier = keyid
-[root]
-basicConstraints = critical,CA:TRUE
-keyUsage = critical,keyCertSign
-subjectKeyIdentifier = hash
-"""
-
 
 @pytest.fixture(scope="module")
-def tsa(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A time-stamping authority of our own, run by OpenSSL."""
-    assert shutil.which("openssl"), "install openssl"
-    folder = tmp_path_factory.mktemp("tsa")
-    (folder / "tsa.cnf").write_text(TSA.format(folder=folder))
-    (folder / "serial").write_text("01\n")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    for name in ("root", "tsa"):
-        openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", f"{name}.key")
-    openssl("req", "-x509", "-new", "-key", "root.key", "-subj", "/CN=Test TSA root", "-days", "3650", "-out", "root.pem",
-            "-config", "tsa.cnf", "-extensions", "root")  # fmt: skip
-    openssl("req", "-new", "-key", "tsa.key", "-subj", "/CN=Test TSA", "-out", "tsa.csr", "-config", "tsa.cnf")
-    openssl("x509", "-req", "-in", "tsa.csr", "-CA", "root.pem", "-CAkey", "root.key", "-set_serial", "2", "-days", "3650",
-            "-extfile", "tsa.cnf", "-extensions", "ext", "-out", "tsa.pem")  # fmt: skip
-    return folder
+def tsa(tmp_path_factory: pytest.TempPathFactory) -> TimeAuthority:
+    """A time-stamping authority of our own."""
+    return TimeAuthority(tmp_path_factory.mktemp("tsa"))
 
 
-def stamp(tsa: Path, text: bytes) -> bytes:
-    (tsa / "request.tsq").write_bytes(timestamps.request(text))
-    subprocess.run(
-        ["openssl", "ts", "-reply", "-config", "tsa.cnf", "-queryfile", "request.tsq", "-out", "reply.tsr"],
-        cwd=tsa,
-        check=True,
-        capture_output=True,
-    )
-    return (tsa / "reply.tsr").read_bytes()
+def stamp(tsa: TimeAuthority, text: bytes) -> bytes:
+    return tsa.reply(timestamps.request(text))
 
 
-def test_a_time_stamp_of_the_checkpoint_is_verified_offline(told: tuple[Rehearsal, Files], tsa: Path) -> None:
+def test_a_time_stamp_of_the_checkpoint_is_verified_offline(told: tuple[Rehearsal, Files], tsa: TimeAuthority) -> None:
     """With the TSA's root from the auditor; without it the verdict says that it was not checked."""
     rehearsal, _ = told
     parts = rehearsal.parts()
     size = len(parts.entries)
     response = stamp(tsa, split_note(parts.checkpoint)[0])
     files = build(replace(parts, timestamps={size: response}))
-    root = (tsa / "root.pem").read_bytes()
+    root = tsa.root
     verdict = verify_files(files, tsa_roots=[root])
     assert verdict.is_verified, verdict.faults
     assert any(check.name == "time-stamp" for check in verdict.checks)
@@ -222,9 +177,9 @@ def test_a_time_stamp_of_the_checkpoint_is_verified_offline(told: tuple[Rehearsa
     assert not verify_files(resummed(spoilt), tsa_roots=[root]).is_verified
 
 
-def test_a_time_stamp_of_another_text_or_authority_is_refused(tsa: Path) -> None:
+def test_a_time_stamp_of_another_text_or_authority_is_refused(tsa: TimeAuthority) -> None:
     """And so is what is no time-stamp at all; one error root."""
-    response, root = stamp(tsa, b"a checkpoint"), (tsa / "root.pem").read_bytes()
+    response, root = stamp(tsa, b"a checkpoint"), tsa.root
     assert timestamps.verify(response, b"a checkpoint", [root]).at.tzinfo is not None
     for text, roots in ((b"another", [root]), (b"a checkpoint", [])):
         with pytest.raises(EvidenceError):
@@ -232,11 +187,8 @@ def test_a_time_stamp_of_another_text_or_authority_is_refused(tsa: Path) -> None
     for data, roots in ((b"", [root]), (b"\x30\x03\x02\x01\x00", [root]), (response[:100], [root]), (response, [b"x"])):
         with pytest.raises(FormatError):
             timestamps.verify(data, b"a checkpoint", roots)
-    other = tsa / "other.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-new", "-key", "tsa.key", "-subj", "/CN=Other", "-out", str(other), "-config", "tsa.cnf",
-         "-extensions", "root"],
-        cwd=tsa, check=True, capture_output=True,
-    )  # fmt: skip
+    other = tsa.folder / "other.pem"
+    tsa.openssl("req", "-x509", "-new", "-key", "tsa.key", "-subj", "/CN=Other", "-out", str(other), "-config", "tsa.cnf",
+                "-extensions", "root")  # fmt: skip
     with pytest.raises(AuditError):
         timestamps.verify(response, b"a checkpoint", [other.read_bytes()])
