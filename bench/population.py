@@ -2,6 +2,7 @@
 
     python bench/population.py --json bench/results/population.json          # a quarter of an hour
     python bench/population.py --full ...                                    # five populations, forty in the audit
+    python bench/population.py --add 1000000 --json FILE                     # one more size of the sweep in figures that are there
 
 Trains on generated drivers, judges on fresh drivers that nobody trained on, all rivals on the same ones in
 the same run: the joint model at epsilon 4 and 1, the joint model without noise, a pooled gradient booster
@@ -214,6 +215,21 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return out
 
 
+def swept(size: int, first_seed: int, holdout: Population) -> dict[str, Any]:
+    """Return one size of the sweep: one population, two draws of the noise."""
+    one = one_size(size, first_seed + 50, 2, holdout, with_rivals=False)
+    return summary([one]) | {"joint": one["joint"]}
+
+
+def add_size(size: int, first_seed: int, holdout: Population, file: Path) -> None:
+    """Add one size to the sweep of figures that were written before, with the same seeds and fresh drivers."""
+    report = json.loads(file.read_text(encoding="utf-8"))
+    sweep = report["by size"] | {str(size): swept(size, first_seed, holdout)}
+    report["by size"] = dict(sorted(sweep.items(), key=lambda item: int(item[0])))
+    file.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(json.dumps(sweep[str(size)], indent=1))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark and write its figures."""
     parser = argparse.ArgumentParser(description="The joint risk model in the generated world.")
@@ -224,18 +240,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=301, help="first seed; settings were chosen below 100")
     parser.add_argument("--audited", type=int, default=12, help="training populations of the audit under 25")
     parser.add_argument("--full", action="store_true", help="five training populations, and 40 in the audit")
+    parser.add_argument(
+        "--add", type=int, metavar="DRIVERS", help="train on this size only and add it to the sweep in --json"
+    )
     parser.add_argument("--json", type=Path, help="where the figures go")
     given = parser.parse_args(argv)
     started = time.monotonic()
     holdout = generate(given.fresh, given.seed + 1_000)
+    if given.add is not None:
+        if given.json is None or not given.json.is_file():
+            parser.error("--add needs --json FILE with figures")
+        add_size(given.add, given.seed, holdout, given.json)
+        return 0
     populations = max(given.populations, 5) if given.full else given.populations
     audited = max(given.audited, 40) if given.full else given.audited
     rows = [one_size(given.drivers, given.seed + n, given.draws, holdout) for n in range(populations)]
     found = summary(rows)
     sweep = {}
     for size in (size for size in SIZES if size != given.drivers):
-        one = one_size(size, given.seed + 50, 2, holdout, with_rivals=False)
-        sweep[str(size)] = summary([one]) | {"joint": one["joint"]}
+        sweep[str(size)] = swept(size, given.seed, holdout)
         print(f"{size:>9,} drivers  epsilon 4 {sweep[str(size)]['epsilon 4']['d2']['mean']:6.2f}", flush=True)
     sweep[str(given.drivers)] = found | {"joint": rows[0]["joint"]}
     reached = {

@@ -129,7 +129,9 @@ def _described(text: dict[str, Any], columns: dict[str, Column]) -> Described:
     user = np.array([as_text(value) for value in columns[text["user"]]])
     party, names, faults = parties_of(text.get("parties"), columns, user)
     if np.unique(user).size < 10:
-        faults.append(f"{np.unique(user).size} persons; at least 10 are needed to learn and to test")
+        faults.append(
+            f"{np.unique(user).size} persons; at least 10 are needed to learn and to test: give more rows, or check 'user'"
+        )
     if len(names) == 1:
         notes.append("one partner only: 'alone' and 'pooled' are the same, and nothing is shared by joining")
     return Described(text, columns, user, party, names, notes, faults)

@@ -83,7 +83,7 @@ def prepare(described: Described) -> Task:
     if text["kind"] == "ratings":
         values = numbers(described.columns[text["label"]])
         if values is None:
-            faults.append(f"label {text['label']!r} holds texts, not ratings")
+            faults.append(f"label {text['label']!r} holds texts, not ratings; name a column of numbers")
         else:
             keep = values >= float(text["positive"])
     names = np.array([as_text(v) for v in described.columns[text["item"]]])
@@ -101,7 +101,7 @@ def prepare(described: Described) -> Task:
         wanted = []
     signals = [_signal(described, row, faults) for row in wanted]
     if len(items) < 2:
-        faults.append(f"{len(items)} items; at least 2 are needed")
+        faults.append(f"{len(items)} items; at least 2 are needed, name the column of items with 'item'")
     if faults:
         raise DescriptionRefused(faults)
     place = {name: column for column, name in enumerate(items)}

@@ -181,7 +181,9 @@ def _answers(described: Described, faults: list[str]) -> Floats:
             return np.zeros(texts.size)
         taken = (texts == high[0]).astype(float)
     if taken.min() == taken.max():
-        faults.append(f"every answer is {'yes' if taken.min() else 'no'}; there is nothing to learn")
+        faults.append(
+            f"every answer is {'yes' if taken.min() else 'no'}, there is nothing to learn; say which mean yes with 'positive'"
+        )
     return taken
 
 
@@ -204,7 +206,7 @@ def _features(described: Described, faults: list[str]) -> tuple[list[Any], dict[
         values = _picked(described, row, faults) if "pick" in row else described.columns.get(name)
         if values is None:
             if "pick" not in row:
-                faults.append(f"feature {name!r} is not a column of the file")
+                faults.append(f"feature {name!r} is not a column of the file; name one of its columns")
             continue
         try:
             made = _one(name, row, values, notes, faults)
@@ -225,7 +227,7 @@ def _one(
     as_numbers = numbers(values)
     if "knots" in row:
         if as_numbers is None:
-            faults.append(f"feature {name!r} has knots but holds texts")
+            faults.append(f"feature {name!r} has knots but holds texts; give 'levels' instead")
             return None
         return knots(name, row["knots"], as_numbers, notes)
     if as_numbers is None or np.unique(as_numbers[~np.isnan(as_numbers)]).size <= 8:
