@@ -26,7 +26,7 @@ Spec = TypeVar("Spec", RiskSpecification, PairsSpecification)
 MEMBERS = {"name", "path", "claims"}
 OPTIONAL = {
     "extends", "exposure", "exposureUnit", "person", "split", "insurers", "towers", "settings", "features", "boosting", "unit",
-    "references", "rivals",
+    "references", "rivals", "leaveOut",
 }  # fmt: skip
 UNITS = {"years": 1.0, "months": 1 / 12, "days": 1 / 365.25}
 """Units of exposure, in years."""

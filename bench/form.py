@@ -83,6 +83,8 @@ def _check_numbers(asked: Description) -> None:
     for name, value in (text.get("references") or {}).items():
         if _number(value) is None:
             asked.fault(Fault("references", f"{name!r} is {value!r}", "write a number"))
+    if not isinstance(text.get("leaveOut", False), bool):
+        asked.fault(Fault("leaveOut", f"it is {text['leaveOut']!r}", "write true or false"))
     if text.get("rivals") is not None and not isinstance(text["rivals"], list):
         asked.fault(Fault("rivals", "it is not a list", "write [GLM3], or leave it out"))
     for role, tower in (text.get("towers") or {}).items():

@@ -59,6 +59,9 @@ def read_frame(asked: Description, data: Path | None) -> Frame:
         asked.fault(Fault(place.name, "it has no rows", "give a file with rows"))
         asked.stop_at_faults()
     read = {name: _plain(table.column(name)) for name in wanted if name in there}
+    if asked.text.get("leaveOut") is True and there == set(wanted):
+        read = _usable(asked, read)
+    size = len(next(iter(read.values()), []))
     holders = _holders(asked, read)
     columns: Columns = {}
     for name in (name for name in read if name not in asked.feature_names):
@@ -67,7 +70,7 @@ def read_frame(asked: Description, data: Path | None) -> Frame:
         columns[asked.claims] = _claims(asked, columns[asked.claims], holders)
     exposure = asked.exposure or EXPOSURE
     if asked.exposure is None:
-        columns[exposure] = np.ones(table.num_rows)
+        columns[exposure] = np.ones(size)
         asked.note("no 'exposure': every row counts as one year")
     elif exposure in columns:
         columns[exposure] = _exposure(asked, columns[exposure], holders)
@@ -112,17 +115,59 @@ def at_parties(holders: npt.NDArray[np.str_] | None, rows: npt.NDArray[np.bool_]
     return f" (at {', '.join(told)}{', ...' if names.size > MOST_PARTIES else ''})"
 
 
+def _usable(asked: Description, read: dict[str, pa.Array]) -> dict[str, pa.Array]:
+    """Return the rows whose claims, exposure, split, insurer and person can be used; how many are left out is a note."""
+    size = len(next(iter(read.values())))
+    keep = np.ones(size, dtype=np.bool_)
+    for name in (name for name in read if name not in asked.feature_names):
+        keep &= ~_missing(read[name])
+        numbers = _floats(read[name])
+        if numbers is not None and name == asked.claims:
+            keep &= ~_no_claims(numbers)
+        elif numbers is not None and name == asked.exposure:
+            keep &= ~_no_exposure(numbers * asked.exposure_unit)
+    if not keep.all():
+        asked.note(f"leaveOut: {int((~keep).sum())} of {size} rows are left out, their claims, exposure, insurer, split or"
+                   " person cannot be used")  # fmt: skip
+    if not keep.any():
+        asked.fault(Fault("leaveOut", "no row can be used", "correct the columns, or see the faults without leaveOut"))
+        asked.stop_at_faults()
+    return {name: column.filter(pa.array(keep)) for name, column in read.items()}
+
+
+def _floats(column: pa.Array) -> npt.NDArray[np.float64] | None:
+    """Return a column of numbers as float64 with NaN for what is missing, or None where it holds something else."""
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        return None
+    return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+def _no_claims(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    return np.asarray(
+        ~np.isfinite(numbers) | (numbers < 0) | (numbers > LARGEST_CLAIMS) | (numbers != np.rint(numbers))
+    )
+
+
+def _no_exposure(years: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    return np.asarray(~np.isfinite(years) | (years <= 0) | (years > LARGEST_EXPOSURE))
+
+
+def _missing(column: pa.Array) -> npt.NDArray[np.bool_]:
+    """Return the rows where a column that must be whole has nothing, (N,)."""
+    empty = column.is_null()
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        empty = pc.or_kleene(empty, pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True))
+    return np.asarray(empty.to_numpy(zero_copy_only=False), dtype=np.bool_)
+
+
 def _whole(asked: Description, name: str, column: pa.Array, holders: npt.NDArray[np.str_] | None) -> npt.NDArray[Any]:
     """Return a column that must be there for every row; missing values are a fault and, so that checking goes on, 0 or ''."""
     is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    empty = column.is_null()
-    if is_text:
-        empty = pc.or_kleene(empty, pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True))
-    missing = np.asarray(empty.to_numpy(zero_copy_only=False), dtype=np.bool_)
+    missing = _missing(column)
     if missing.any():
         whose = "" if name == asked.insurers.get("column") else at_parties(holders, missing)
         cause = f"it has {int(missing.sum())} missing values{whose}"
-        asked.fault(Fault(f"column {name!r}", cause, "fill them or leave the rows out"))
+        asked.fault(Fault(f"column {name!r}", cause, "fill them, or say leaveOut: true"))
     if not column.null_count:
         return np.asarray(column.to_numpy(zero_copy_only=False))
     if is_text:
@@ -302,10 +347,12 @@ def _claims(
         asked.fault(Fault(place, f"it holds {values.dtype}, not claim counts", "give whole numbers from 0 on"))
         return np.zeros(values.size, dtype=np.int64)
     numbers = values.astype(np.float64)
-    bad = ~np.isfinite(numbers) | (numbers < 0) | (numbers > LARGEST_CLAIMS) | (numbers != np.rint(numbers))
+    bad = _no_claims(numbers)
     if bad.any():
         cause = f"{int(bad.sum())} values are not whole numbers from 0 to {LARGEST_CLAIMS}{at_parties(holders, bad)}"
-        asked.fault(Fault(place, cause, "give claim counts; amounts are not counts"))
+        asked.fault(
+            Fault(place, cause, "give claim counts, amounts are not counts; leaveOut: true leaves such rows out")
+        )
         return np.zeros(values.size, dtype=np.int64)
     if not numbers.any():
         asked.fault(Fault(place, "there is no claim in any row", "check the column; nothing can be learned"))
@@ -320,8 +367,8 @@ def _exposure(
         asked.fault(Fault(place, f"it holds {values.dtype}, not years", "give years in (0, 10]"))
         return np.ones(values.size)
     numbers = values.astype(np.float64) * asked.exposure_unit
-    bad = ~np.isfinite(numbers) | (numbers <= 0) | (numbers > LARGEST_EXPOSURE)
+    bad = _no_exposure(numbers)
     if bad.any():
         cause = f"{int(bad.sum())} values are outside (0, 10] years{at_parties(holders, bad)}"
-        asked.fault(Fault(place, cause, "give years, or say exposureUnit: days; leave other rows out"))
+        asked.fault(Fault(place, cause, "give years, or say exposureUnit: days; leaveOut: true leaves such rows out"))
     return np.where(bad, 1.0, numbers)

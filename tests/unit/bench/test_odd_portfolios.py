@@ -389,3 +389,22 @@ def test_who_has_no_learning_rows_takes_no_part_in_a_real_run(tmp_path: Path) ->
     frames = federated._short_names(portfolio, portfolio.pairs)
     assert set(frames) == {"insurer-1", "insurer-2", "insurer-3"}
     assert any("late have no learning rows" in note for note in portfolio.notes)
+
+
+def test_rows_that_cannot_be_used_are_left_out_where_the_description_says_so(tmp_path: Path) -> None:
+    """Exposure of zero and of 31 years, half a claim, no insurer: a note counts them; unsaid, each is a fault."""
+    columns = data()
+    columns["years"] = np.where(np.arange(SIZE) == 1, 0.0, np.where(np.arange(SIZE) == 2, 31.0, columns["years"]))
+    columns["claims"] = np.where(np.arange(SIZE) == 3, 0.5, columns["claims"])
+    columns["who"] = np.where(np.arange(SIZE) == 4, "", columns["who"])
+    portfolio = read(tmp_path, columns, leaveOut=True)
+    assert portfolio.learn.size == SIZE - 4
+    assert set(portfolio.insurers) == {"A", "B", "C"}
+    assert any(f"4 of {SIZE} rows are left out" in note for note in portfolio.notes)
+    with pytest.raises(DescriptionRefused) as refused:
+        read(tmp_path, columns)
+    assert str(refused.value).count("leaveOut: true") == 3
+    with pytest.raises(DescriptionRefused, match="no row can be used"):
+        read(tmp_path, columns | {"years": np.zeros(SIZE)}, leaveOut=True)
+    with pytest.raises(DescriptionRefused, match="write true or false"):
+        read(tmp_path, columns, leaveOut="yes")
