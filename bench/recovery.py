@@ -2,7 +2,7 @@
 
 ``python bench/recovery.py --json bench/results/recovery.json --table docs/reliability.md`` founds a small federation (a carmaker, three
 insurers, a charging operator, an auditor; 6,000 drivers) and runs it as real processes on the loopback: the coordinator with its
-channel, the SuperLink with its state on disk, a ServerApp worker, a SuperNode with its worker for each party. Every process is
+channel, the SuperLink, a ServerApp worker, a SuperNode with its worker for each party. Every process is
 kept by what a service manager does (``restart: always``, one second). Then, for each process and each moment of a run, SIGKILL to
 its whole session, and two times from that instant:
 
