@@ -78,9 +78,9 @@ def examine(home: Path, now: datetime) -> tuple[Check, ...]:
     check("keys", lambda: _keys(home, settings, now))
     check("ledger", lambda: _ledger(home))
     check("witness", lambda: _witness(home, settings))
-    if settings.role in HOLDERS and settings.asset_fields:
-        check("data", lambda: _columns(settings))
     signed = [Contract.parse(text) for text in contracts(home).values()]
+    if settings.role in HOLDERS and settings.asset_fields and not signed:
+        check("data", lambda: _columns(settings))
     for contract in signed:
         check(f"contract {contract.uid}", lambda contract=contract: _contract(settings, contract, now))  # type: ignore[misc]
         if settings.role in HOLDERS:
