@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -211,6 +212,8 @@ def locked_chain(engine: Engine) -> Callable[[bytes], None]:
 def durable_appends(engine: Engine, seconds: float) -> Figures:
     """Measure ours and the locked chain on one database, one after the other."""
     log = LogService(session_factory(engine), ORIGIN, _signers(), deadline_s=30)
+    gc.collect()
+    gc.freeze()  # as ``convoy-coordinator serve`` does
     try:
         figures: Figures = {
             "ours": closed_loop(log.append, seconds),

@@ -9,6 +9,7 @@ usage.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import socket
 import sys
@@ -139,6 +140,9 @@ def serve(
         facts = {"url": f"http://{settings.host}:{real_port}", **channel.addresses}
         for name, address in channel.addresses.items():
             out.print(f"{name.capitalize()}: {address}", soft_wrap=True, highlight=False)
+        # What was made until now lives as long as the process: no collection shall visit it in the middle of an append.
+        gc.collect()
+        gc.freeze()
         with serving(settings.home, facts):
             server.run(sockets=[listener])
 
