@@ -21,7 +21,6 @@ import json
 import os
 import platform
 import random
-import resource
 import shutil
 import socket
 import statistics
@@ -38,7 +37,7 @@ from typing import Any
 import uvicorn
 from sqlalchemy import Engine, text
 
-from convoy_audit.archive import verify_pack, write_pack
+from convoy_audit.archive import write_pack
 from convoy_audit.checkpoint import Checkpoint
 from convoy_audit.entry import encode, parse_entry
 from convoy_audit.events import LedgerStated, QueryOpened
@@ -48,7 +47,6 @@ from convoy_audit.note import Signer, sign_note
 from convoy_audit.pack import Parts
 from convoy_audit.policy import make_policy
 from convoy_audit.rehearsal import RUN, Rehearsal
-from convoy_audit.skim_pool import cores
 from convoy_audit.testing import HYBRID_LOG, HYBRID_WITNESS
 from convoy_audit.witness import Witness
 from convoy_audit.witness_store import FileWitnessStore
@@ -374,7 +372,7 @@ def offline(entries: list[bytes]) -> Figures:
         restart_s, restart_cpu_s = time.perf_counter() - began, time.process_time() - used
         path = Path(folder) / "pack"
         write_pack(path, Parts(policy.text, note.encode(), entries, datetime.now(UTC)))
-        verified = _verified_alone(path, len(entries))
+        verified = verified_alone(path, entries)
     return {
         "entries": len(entries),
         "restart_s": round(restart_s, 2),
@@ -402,50 +400,64 @@ def statements(count: int) -> list[bytes]:
     return rehearsal.log.entries
 
 
-def offline_statements(count: int) -> Figures:
-    """Measure the offline verification of a pack of signed statements: one Ed25519 verification an entry is its floor."""
+def signed_pack(entries: list[bytes], path: Path) -> Path:
+    """Write a pack of entries under a checkpoint that log and four witnesses have signed."""
     signers = _signers()
     witnesses = {p: Signer.generate(p, HYBRID_WITNESS[0]) for p in ("a", "b", "c", "d")}
     policy = make_policy([s.vkey for s in signers], {p: [s.vkey] for p, s in witnesses.items()})
-    entries = statements(count)
     tree = Tree(map(leaf_hash, entries))
-    body = Checkpoint(ORIGIN, tree.size, tree.root()).text
-    note = sign_note(body, [*signers, *witnesses.values()], 1)
+    note = sign_note(Checkpoint(ORIGIN, tree.size, tree.root()).text, [*signers, *witnesses.values()], 1)
+    return write_pack(path, Parts(policy.text, note, entries, datetime.now(UTC)))
+
+
+def offline_statements(count: int) -> Figures:
+    """Measure the offline verification of a pack of signed statements: one Ed25519 verification an entry is its floor."""
+    entries = statements(count)
     with tempfile.TemporaryDirectory(prefix="convoy-bench-s-") as folder:
-        path = write_pack(Path(folder) / "pack", Parts(policy.text, note, entries, datetime.now(UTC)))
-        return {"entries": len(entries), **_verified_alone(path, len(entries))}
+        path = signed_pack(entries, Path(folder) / "pack")
+        return {"entries": len(entries), **verified_alone(path, entries)}
 
 
-def _verified_alone(path: Path, entries: int) -> Figures:
-    """Verify a pack in a process of its own."""
-    began = time.perf_counter()
-    child = subprocess.run([sys.executable, __file__, "--verify", str(path)], capture_output=True, check=True)
-    took = time.perf_counter() - began
+def verified_alone(path: Path, entries: list[bytes]) -> Figures:
+    """Verify a pack in a process of its own; scaled to a million entries, the start of the process counts once."""
+    with tempfile.TemporaryDirectory(prefix="convoy-bench-0-") as folder:
+        start_s, _ = _timed_alone(signed_pack(entries[:256], Path(folder) / "pack"))
+    took_s, used = _timed_alone(path)
     return {
-        "verify_pack_s": round(took, 2),
-        "verify_pack_per_million_s": round(took * 1e6 / entries, 2),
-        **json.loads(child.stdout),
+        "verify_pack_s": round(took_s, 2),
+        "verify_256_entries_s": round(start_s, 2),
+        "verify_pack_per_million_s": round(start_s + max(0.0, took_s - start_s) * 1e6 / len(entries), 2),
+        **used,
     }
 
 
-def verify_only(path: Path) -> None:
-    """Verify a pack as ``convoy-audit verify`` does; print processor time and peak memory of all its processes."""
-    jobs = cores()
-    verdict = verify_pack(path, jobs=jobs)
-    if not verdict.is_verified:
-        raise SystemExit(str(verdict.faults[:3]))
-    # Not ru_maxrss: Linux keeps the parent's across fork and exec.
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    peak_kb = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-    of_children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    processor_s = time.process_time() + of_children.ru_utime + of_children.ru_stime
-    used = {
-        "verify_pack_jobs": jobs,
-        # An upper bound: memory that forked processes share is counted for each of them.
-        "verify_pack_peak_mb": round((peak_kb + jobs * of_children.ru_maxrss) / 1024),
-        "verify_pack_processor_s": round(processor_s, 2),
-    }
-    print(json.dumps(used))
+def _timed_alone(path: Path) -> tuple[float, Figures]:
+    began = time.perf_counter()
+    child = subprocess.run([sys.executable, "-c", ALONE, str(path)], capture_output=True, check=True)
+    return time.perf_counter() - began, json.loads(child.stdout)
+
+
+ALONE = """
+import json, resource, sys, time
+from pathlib import Path
+from convoy_audit.archive import verify_pack
+from convoy_audit.skim_pool import cores
+jobs = cores()
+verdict = verify_pack(Path(sys.argv[1]), jobs=jobs)
+if not verdict.is_verified:
+    raise SystemExit(str(verdict.faults[:3]))
+# Not ru_maxrss: Linux keeps the parent's across fork and exec.
+lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+peak_kb = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+children = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps({
+    "verify_pack_jobs": jobs,
+    "verify_pack_peak_mb": round((peak_kb + jobs * children.ru_maxrss) / 1024),
+    "verify_pack_processor_s": round(time.process_time() + children.ru_utime + children.ru_stime, 2),
+}))
+"""
+"""What ``convoy-audit verify`` does, with processor time and peak memory of all its processes. The memory is an upper bound: what
+forked processes share is counted for each of them."""
 
 
 def main() -> None:
@@ -457,11 +469,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each append measurement")
     parser.add_argument("--rounds", type=int, default=60, help="witnessed checkpoints")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the figures there")
-    parser.add_argument("--verify", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.verify is not None:
-        verify_only(given.verify)
-        return
     entries = [make_entry(number) for number in range(1_000_000 if given.full else given.entries)]
     figures: Figures = {
         "command": "bench/audit.py " + " ".join(sys.argv[1:]),
