@@ -23,7 +23,8 @@ Made by `python bench/risk_page.py` from `risk-fremtpl2-*.json`; each of them by
 
 Split of Wuethrich & Merz, except *grouped*: rows with the same nine rating factors kept together (35 % of the usual test rows have a twin
 among the learning rows, which favours whoever remembers). Unit of privacy: one policy row, delta 1e-6, one run, towards the
-coordinator and every recipient of the model. Noise: what is really added under the collusion-robust rule, simulated as a Gaussian, mean (sd) over ten draws;
+coordinator and every recipient of the model. Noise: what is really added under the collusion-robust rule, simulated as a
+Gaussian, mean (sd) over ten draws;
 rows *through the real apps* draw the nodes' exact discrete noise.
 Settings were chosen inside the learning rows (`choose-fremtpl2.json`, `models/LOG.md`).
 No rival is private; all are trained in the same run.
