@@ -23,7 +23,7 @@ $(STAMP): constraints.txt requirements-dev.txt $(addsuffix /pyproject.toml,$(PAC
 	@test -x $(BIN)/python || $(PY) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Convoy needs Python 3.11 or newer; call make PY=python3.11")'
 	@test -x $(BIN)/python || $(PY) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -r requirements-dev.txt \
-	  -e ./contracts -e ./audit -e './models[neural,ckks]' -e './node[warehouse]' -e './coordinator[federation,postgresql]' -e ./demo
+	  -e ./contracts -e ./audit -e './models[neural,ckks]' -e './node[warehouse]' -e './coordinator[federation,postgresql,timestamps]' -e ./demo
 	@touch $@
 
 install: $(STAMP) ## One virtual environment with everything

@@ -103,9 +103,11 @@ def used(trees: dict[str, ast.AST]) -> dict[str, set[str]]:
         for name, item in class_codes(tree):
             found[item["code"]].add(f"{path} {name}")
         for node in ast.walk(tree):
-            if isinstance(node, ast.keyword) and node.arg == "code" and isinstance(node.value, ast.Constant):
-                if isinstance(node.value.value, str) and node.value.value.isupper():
-                    found[node.value.value].add(f"{path}:{node.value.lineno}")
+            if not isinstance(node, ast.keyword) or node.arg != "code" or not isinstance(node.value, ast.Constant):
+                continue
+            if isinstance(node.value.value, str) and node.value.value.isupper():
+                found[node.value.value].add(f"{path}:{node.value.lineno}")
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in RAISES and node.args:
                 first = node.args[0]
                 if isinstance(first, ast.Constant) and isinstance(first.value, str) and first.value.isupper():
