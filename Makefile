@@ -104,8 +104,8 @@ soak: $(STAMP) ## A thousand runs, a thousand kills on each database, ten thousa
 	$(BIN)/python bench/kills.py --kills 1000 --json bench/results/kills.json
 	CONVOY_EXAMPLES=10000 $(BIN)/python -m pytest -q tests/property/contracts
 
-compose-check: $(STAMP) ## docker-compose.yml against the compose specification and our rules; the same topology as local processes
-	$(BIN)/python deploy/compose_check.py
+compose-check: $(STAMP) ## docker-compose.yml against the compose specification and our rules; the same topology as local processes (ARGS=--demo for its demo)
+	$(BIN)/python deploy/compose_check.py $(ARGS)
 
 docs: $(STAMP) ## Write the pages that are derived from the programs, and bench/results/README.md
 	$(BIN)/python docs/generate.py
