@@ -90,4 +90,9 @@ def test_the_description_of_the_interface_is_whole(federation: Federation) -> No
         for path, methods in described["paths"].items()
         if "post" in methods and "requestBody" not in methods["post"]
     ]
-    assert sorted(bodies) == ["/internal/log/checkpoint", "/v1/log/archive", "/v1/runs/{uid}/again"]
+    assert sorted(bodies) == [
+        "/internal/log/checkpoint",
+        "/v1/log/archive",
+        "/v1/log/timestamp",
+        "/v1/runs/{uid}/again",
+    ]

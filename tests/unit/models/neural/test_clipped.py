@@ -62,14 +62,14 @@ def _by_row(net: Net, x: Tensor, y: Tensor) -> np.ndarray:
 @pytest.mark.parametrize("way", ["one-pass", "two-pass"])
 @pytest.mark.parametrize("clip", [0.3, 2.0, 1e6])
 def test_the_sum_is_that_of_gradients_clipped_one_by_one(data: tuple[Tensor, Tensor], way: str, clip: float) -> None:
-    """Against torch.func row by row, in chunks that do not divide the rows; half of the rows are cut at clip .3."""
+    """Against torch.func row by row, in chunks that do not divide the rows; some rows are cut unless the clip is a million."""
     x, y = data
     net = Net().double()
     plain = _by_row(copy.deepcopy(net), x, y)
     sums = ClippedSums(net, clip, way)  # type: ignore[arg-type]
     weights = sums.weights()
     norms = np.linalg.norm(plain, axis=1)
-    assert clip > 2 or (norms > clip).sum() > 20
+    assert clip > 2 or (norms > clip).sum() >= 5
     wanted = (plain * np.minimum(1, clip / norms)[:, None]).sum(axis=0)
     made = sums.sum(weights, np.arange(ROWS), _losses(x, y))
     np.testing.assert_allclose(made, wanted, rtol=2e-5, atol=1e-5)
