@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import date, datetime
 from decimal import Decimal
+from functools import lru_cache
 
 _TIMESTAMP = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9])(?:\.([0-9]{1,6}))?"
@@ -19,8 +20,12 @@ def instant(text: object) -> int | None:
 
     An integer, because ``0001-01-01T00:00:00+08:00`` is a valid timestamp that ``datetime`` cannot hold in UTC.
     """
-    if not isinstance(text, str):
-        return None
+    return read_instant(text) if isinstance(text, str) else None
+
+
+@lru_cache(maxsize=4096)
+def read_instant(text: str) -> int | None:
+    """Return ``instant(text)``; the same few timestamps come back in every decision."""
     found = _TIMESTAMP.fullmatch(text)
     if found is None:
         return None

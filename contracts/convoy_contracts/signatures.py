@@ -16,7 +16,7 @@ from convoy_contracts import jws
 from convoy_contracts.canonical import canonical_bytes
 from convoy_contracts.document import Contract
 from convoy_contracts.errors import SignatureRefused
-from convoy_contracts.instants import instant
+from convoy_contracts.instants import instant, read_instant
 from convoy_contracts.jws import Key
 
 HEADER_TYPE = "convoy-contract-sig+jws"
@@ -121,4 +121,5 @@ def faults(contract: Contract, entries: Sequence[Any], keys: Mapping[str, Key]) 
 def forget() -> None:
     """Empty the caches, so that every signature is checked anew (for measurements)."""
     payload.cache_clear()
+    read_instant.cache_clear()
     jws.forget()

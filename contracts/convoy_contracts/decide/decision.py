@@ -53,7 +53,7 @@ def decide(world: object) -> Decision:
     try:
         checked = worlds.read(world)
         asked = scope(checked.request.raw)
-        digest(dict(checked.vocabulary.purposes))
+        purposes = digest(dict(checked.vocabulary.purposes))
     except (worlds.WorldMalformed, DocumentMalformed, RecursionError):
         return _stop("INPUT_MALFORMED")
     try:
@@ -62,7 +62,7 @@ def decide(world: object) -> Decision:
         return _stop("DOCUMENT_MALFORMED")
     if contract.grade_faults(checked.vocabulary.grades):
         return _stop("DOCUMENT_MALFORMED")
-    case = Case(now, checked, contract, asked)
+    case = Case(now, checked, contract, asked, purposes)
     found = sorted(set(reasons(case)), key=lambda code: REASONS[code].number)
     return Decision(not found, tuple(found), tuple(sorted(case.obligations)))
 

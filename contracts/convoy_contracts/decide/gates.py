@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any
 
 from convoy_contracts import signatures
-from convoy_contracts.canonical import digest
 from convoy_contracts.decide.world import Event, Record, Spending, World
 from convoy_contracts.document import Contract, Permission, ScheduledAsset, ScheduledField
 from convoy_contracts.instants import MICROSECONDS, decimal, instant
@@ -65,6 +64,7 @@ class Case:
     world: World
     contract: Contract
     request_scope: str
+    purposes_digest: str
     obligations: set[str] = field(default_factory=set)
 
     @cached_property
@@ -109,7 +109,7 @@ def binding(case: Case) -> Iterator[str]:
     """4-5: the request is about this contract, under the pinned purposes."""
     if case.world.request.contract_digest != case.contract.digest:
         yield "CONTRACT_DIGEST_MISMATCH"
-    if case.contract.vocab.purposes != digest(dict(case.world.vocabulary.purposes)):
+    if case.contract.vocab.purposes != case.purposes_digest:
         yield "VOCABULARY_MISMATCH"
 
 
