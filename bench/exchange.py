@@ -23,6 +23,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
 from convoy_coordinator.federation.flower.deployment import NodeLaunch, deployed
 from convoy_coordinator.federation.flower.environment import FIXED
 from convoy_coordinator.federation.flower.link_home import LinkHome, write_private
@@ -113,6 +121,13 @@ def ours(folder: Path, given: argparse.Namespace, *, in_memory: bool) -> list[fl
         return _result(out)
 
 
+def write_stock_key(path: Path) -> None:
+    """Write a new P-256 key and, beside it, its ``.pub``: stock Flower reads OpenSSH's format only."""
+    key = load_pem_private_key(new_node_key()[0], None)
+    write_private(path, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    path.with_suffix(".pub").write_bytes(key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH))
+
+
 def stock(folder: Path, given: argparse.Namespace) -> list[float]:
     """Measure Flower as it comes."""
     home = LinkHome(folder / "link")
@@ -160,9 +175,7 @@ def stock(folder: Path, given: argparse.Namespace) -> list[float]:
         )
         for number in range(given.nodes):
             key = folder / f"key-{number}"
-            private, public = new_node_key()
-            write_private(key, private)
-            key.with_suffix(".pub").write_bytes(public)
+            write_stock_key(key)
             _patiently(
                 [me / "flwr", "supernode", "register", f"{key}.pub", "bench", "--name", str(number)], environment
             )
