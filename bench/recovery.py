@@ -353,6 +353,7 @@ def scenario_of(runs: int) -> Scenario:
         min_subjects=50,
         cap_micro=runs * price,
         year_cap_micro=runs * price,
+        max_runs=10 * runs,
     )
 
 

@@ -76,6 +76,7 @@ def contract_document(contract: str, cards: Mapping[str, Any], scenario: Scenari
         "notices": [NOTICES[contract]],
         "total_micro": scenario.cap_micro,
         "min_subjects": scenario.min_subjects,
+        "max_runs": scenario.max_runs,
     }
     if contract == RISK:
         return risk_contract(
