@@ -14,8 +14,8 @@ class Scenario:
 
     ``drivers``, ``seed``: of the population. ``min_subjects``: the contracts' floor per node. ``cap_micro``: epsilon that each
     contract allows per person of an asset; two runs at epsilon 4 compose to 5.9 (delta 1e-6), a third would pass 6.
-    ``year_cap_micro``: epsilon that a year may cost a person of an asset, at every node; that of each party if not given. ``max_runs``: runs
-    that each contract permits, refused ones included.
+    ``year_cap_micro``: epsilon that a year may cost a person of an asset, at every node; that of each party if not given.
+    ``max_runs``: runs that each contract permits, refused ones included.
     """
 
     drivers: int = 100_000
