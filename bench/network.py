@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -129,11 +130,12 @@ def cut(federation: Kept, seconds: int) -> dict[str, Any]:
     federation.until(uid, lambda run: run["progress"].get("done", 0) * 2 >= run["progress"].get("total", 10**9))
     ip("link", "set", "v0", "down")
     begun = time.monotonic()
-    time.sleep(seconds)
-    ip("link", "set", "v0", "up")
-    healed = time.monotonic()
+    healing = threading.Timer(seconds, ip, ("link", "set", "v0", "up"))
+    healing.start()
     ended = federation.until(uid, lambda _: False)
     ended_s = time.monotonic() - begun
+    healing.join()
+    healed = time.monotonic()
     fresh = started(federation)[0]
     serving_s = time.monotonic() - healed
     finish(federation, fresh)
