@@ -33,7 +33,7 @@ check: $(STAMP) ## Format, lint, types, layers, unit + property + docs tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -m "not slow" tests/unit tests/property tests/docs
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not slow" tests/unit tests/property tests/docs
 
 format: $(STAMP) ## Let ruff format and mend what it can
 	$(BIN)/ruff format .
