@@ -10,7 +10,7 @@
         .signed_by(verifier)
 
 A ``Note`` exists only if at least one known key signed it and no signature of a known key is wrong.
-Signatures of unknown keys are kept as they are and mean nothing. Limits: 1 MiB and 256 signature
+Signatures of unknown keys are kept as they are and mean nothing. Limits: 1 MiB and 100 signature
 lines (the specification asks for at least 16; 32 witnesses with two keys each need 66).
 """
 
@@ -29,7 +29,7 @@ from convoy_audit.errors import FormatError, KeyRejected, SignatureError
 from convoy_audit.keys import SignatureType, check_public, public_of_seed, sign_raw, verify_raw
 
 MAX_NOTE_BYTES: Final = 1024 * 1024
-MAX_SIGNATURES: Final = 256
+MAX_SIGNATURES: Final = 100
 _CONTROL: Final = re.compile(rb"[\x00-\x09\x0b-\x1f]")
 _DASH: Final = "— ".encode()
 _SECRET: Final = "PRIVATE+KEY+"  # noqa: S105 - the format's prefix

@@ -93,7 +93,7 @@ class Trail:
 
     def take(self, index: int, raw: bytes, signed_by: bytes = b"") -> None:
         """Take the next entry; ``signed_by`` is a key under which its signature was verified already (``skim``)."""
-        self.size = index + 1
+        self.size = self.summary.size = index + 1
         try:
             content = parse_entry(raw)
         except AuditError as error:

@@ -39,7 +39,7 @@ from convoy_audit.entry import MAX_ENTRY_BYTES, parse_entry
 from convoy_audit.errors import AuditError, FormatError, ProofError, SignatureError
 from convoy_audit.evidence import Evidence
 from convoy_audit.merkle import leaf_hash
-from convoy_audit.note import Signature, Signer, Verifier, open_note, sign_note, split_note
+from convoy_audit.note import MAX_SIGNATURES, Signature, Signer, Verifier, open_note, sign_note, split_note
 from convoy_audit.policy import Policy, make_policy
 from convoy_audit.tiles import HEIGHT, WIDTH, Span, tile_data
 from convoy_coordinator.db.session import SessionFactory, writing
@@ -520,7 +520,9 @@ def _kept() -> Iterator[None]:
 
 
 def _with_cosignatures(session: Session, row: LogCheckpoint) -> str:
-    return row.note + "".join(c.line for c in store.cosignatures(session, row.size))
+    """Return a checkpoint with as many cosignatures as a note may carry: 49 parties with two keys, a quorum of up to 73."""
+    room = MAX_SIGNATURES - row.note.partition("\n\n")[2].count("\n")
+    return row.note + "".join(c.line for c in store.cosignatures(session, row.size)[:room])
 
 
 def _cosignature_row(size: int, party: str, signature: Signature) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def test_a_wrong_signature_of_a_known_key_refuses_the_whole_note() -> None:
         b"\xff" + NOTE,
         NOTE.split(b"\n\n")[0] + b"\n",
         NOTE.split(b"\n\n")[0] + b"\n\n",
-        NOTE + LOG.line(CHECKPOINT.text).encode() * 255,
+        NOTE + LOG.line(CHECKPOINT.text).encode() * 99,
         NOTE.split(b"\n\n")[0] + b"\n\n" + LOG.line(CHECKPOINT.text).encode() * 10_000,
         b"x" * (1024 * 1024) + NOTE,
     ],
