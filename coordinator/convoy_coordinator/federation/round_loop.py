@@ -43,6 +43,8 @@ FITS: Mapping[str, Callable[..., Any]] = {
 }
 """The optimiser of each kind of specification."""
 WITNESS_STALE = "WITNESS_STALE"
+WITNESSES_A_NOTE = 40
+"""Two lines each, and a note carries at most 100."""
 WITNESS_ATTEMPTS = 6
 Progress = Callable[[Mapping[str, Any]], None]
 
@@ -129,8 +131,13 @@ class RoundLoop:
             for party, old in sizes.items()
         }
         answers = self._exchange.ask(questions)
-        lines = "".join(str(answer.data["cosignatures"]) for _, answer in sorted(answers.items()))
-        standing = self._port.cosignatures(note + lines)
+        lines = [str(answer.data["cosignatures"]) for _, answer in sorted(answers.items())]
+        text, _, signed = note.partition("\n\n")
+        own = [line for line in signed.splitlines(keepends=True) if line.startswith(f"— {text.splitlines()[0]} ")]
+        body = f"{text}\n\n{''.join(own)}"
+        standing: Mapping[str, Any] = {}
+        for start in range(0, len(lines), WITNESSES_A_NOTE):
+            standing = self._port.cosignatures(body + "".join(lines[start : start + WITNESSES_A_NOTE]))
         if not standing.get("quorum", False):
             raise QuorumMissing(
                 f"checkpoint {size} has {standing.get('cosigned', 0)} cosignatures, the policy needs {standing.get('needed')}",
