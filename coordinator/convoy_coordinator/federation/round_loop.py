@@ -74,6 +74,7 @@ class RoundLoop:
         self._progress = progress
         self.attempt = 1
         self._dealt: set[str] = set()
+        self._own_lines: dict[str, str] = {}  # each witness's cosignatures of the last checkpoint
         self._spent_mu2: dict[str, float] = {}
         self._asked: dict[str, object] = {}
 
@@ -131,7 +132,8 @@ class RoundLoop:
             for party, old in sizes.items()
         }
         answers = self._exchange.ask(questions)
-        lines = [str(answer.data["cosignatures"]) for _, answer in sorted(answers.items())]
+        self._own_lines = {party: str(answer.data["cosignatures"]) for party, answer in sorted(answers.items())}
+        lines = list(self._own_lines.values())
         text, _, signed = note.partition("\n\n")
         own = [line for line in signed.splitlines(keepends=True) if line.startswith(f"— {text.splitlines()[0]} ")]
         body = f"{text}\n\n{''.join(own)}"
@@ -145,6 +147,14 @@ class RoundLoop:
             )
         return self._port.checkpoint_of(size), size
 
+    def _note_for(self, party: str, note: str) -> str:
+        """Return the note with the party's own cosignatures in it: a note has no room for those of more than 49 witnesses."""
+        own = self._own_lines.get(party, "")
+        if not own or f"\n— {own.split(' ')[1]} " in note:
+            return note
+        lines = note.splitlines(keepends=True)
+        return "".join(lines[: len(lines) - own.count("\n")]) + own
+
     def authorise(self, index: int, size: int, note: str, entry: bytes) -> dict[str, Any]:
         """Have every needed party decide; return their bucketed row counts.
 
@@ -152,24 +162,25 @@ class RoundLoop:
             NodeRefused: a party's decision is a denial; ``reasons`` are the codes of FORMAT.md.
         """
         run = self._run
-        question = Payload(
+        question = {
+            "run": run.uid,
+            "attempt": self.attempt,
+            "contractDigest": run.contract.digest,
+            "contractText": run.text,
+            "signatures": list(run.signatures),
+            "events": list(run.events),
+            "request": dict(run.request),
+        }
+        evidence = {"index": index, "entry": entry.decode(), "proof": self._port.inclusion(index, size)}
+        answers = self._exchange.ask(
             {
-                "run": run.uid,
-                "attempt": self.attempt,
-                "contractDigest": run.contract.digest,
-                "contractText": run.text,
-                "signatures": list(run.signatures),
-                "events": list(run.events),
-                "request": dict(run.request),
-                "evidence": {
-                    "checkpoint": note,
-                    "index": index,
-                    "entry": entry.decode(),
-                    "proof": self._port.inclusion(index, size),
-                },
+                party: (
+                    "authorise",
+                    Payload(question | {"evidence": evidence | {"checkpoint": self._note_for(party, note)}}),
+                )
+                for party in run.needed
             }
         )
-        answers = self._exchange.ask(dict.fromkeys(run.needed, ("authorise", question)))
         self._log_statements()
         denied = {p: a.data["decision"] for p, a in sorted(answers.items()) if not a.data["decision"]["allow"]}
         if denied:
