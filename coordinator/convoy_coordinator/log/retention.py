@@ -36,6 +36,7 @@ from convoy_audit.witness_store import write_atomically
 from convoy_coordinator.errors import CoordinatorError, Problem
 from convoy_coordinator.journal import Journal
 from convoy_coordinator.log.levels import Level
+from convoy_coordinator.log.repeating import Repeating
 from convoy_coordinator.log.service import LogService
 
 DAY_S: Final = 86_400.0
@@ -155,10 +156,8 @@ class RetentionJob:
         self._folder = folder
         self._plan = plan
         self._clock = clock
-        self._interval_s = interval_s
         self._turn = threading.Lock()
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._repeating = Repeating("log-retention", interval_s, self._archive)
 
     def once(self) -> dict[str, Any]:
         """Archive what is sealed; return what the archive holds and what might be removed.
@@ -178,25 +177,20 @@ class RetentionJob:
 
     def start(self) -> None:
         """Begin; the first turn is one interval away."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="log-retention", daemon=True)
-            self._thread.start()
+        self._repeating.start()
 
     def stop(self) -> None:
         """End after the turn that is under way."""
-        self._stopped.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._repeating.stop()
 
-    def _run(self) -> None:
-        while not self._stopped.wait(self._interval_s):
-            try:
-                facts = self.once()
-                _log.info("archived up to entry %d", facts["sealed"])
-            except (CoordinatorError, AuditError, OSError) as error:
-                _log.error(
-                    "nothing was archived: %s", error if isinstance(error, CoordinatorError) else type(error).__name__
-                )
+    def _archive(self) -> None:
+        try:
+            facts = self.once()
+            _log.info("archived up to entry %d", facts["sealed"])
+        except (CoordinatorError, AuditError, OSError) as error:
+            _log.error(
+                "nothing was archived: %s", error if isinstance(error, CoordinatorError) else type(error).__name__
+            )
 
 
 def kind_of(raw: bytes) -> Kind:

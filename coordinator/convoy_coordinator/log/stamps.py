@@ -28,6 +28,7 @@ from convoy_audit.note import split_note
 from convoy_audit.witness_store import write_atomically
 from convoy_coordinator.errors import CoordinatorError, Problem
 from convoy_coordinator.log.levels import Level
+from convoy_coordinator.log.repeating import Repeating
 from convoy_coordinator.log.service import LogService
 
 DAY_S: Final = 86_400.0
@@ -101,10 +102,8 @@ class StampJob:
         self._folder = folder
         self._authority = authority
         self._clock = clock
-        self._look_s = look_s
         self._turn = threading.Lock()
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._repeating = Repeating("log-stamps", look_s, self._look)
 
     def once(self) -> dict[str, Any]:
         """Have the last witnessed checkpoint stamped, unless it is already; return what the stamp says.
@@ -135,30 +134,26 @@ class StampJob:
 
     def start(self) -> None:
         """Begin, if an authority is set; a second call changes nothing."""
-        if self._thread is None and self._authority is not None:
-            self._thread = threading.Thread(target=self._run, name="log-stamps", daemon=True)
-            self._thread.start()
+        if self._authority is not None:
+            self._repeating.start()
 
     def stop(self) -> None:
         """End after the turn that is under way."""
-        self._stopped.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._repeating.stop()
 
     def is_due(self) -> bool:
         """Tell whether the newest stamp is a day old, by the file's time."""
         newest = max((path.stat().st_mtime for path in self._folder.glob("*.tsr")), default=0.0)
         return self._clock().timestamp() - newest >= DAY_S
 
-    def _run(self) -> None:
-        while not self._stopped.wait(self._look_s):
-            if not self.is_due():
-                continue
-            try:
-                facts = self.once()
-                _log.info("checkpoint %d was stamped", facts["size"])
-            except (CoordinatorError, AuditError, OSError) as error:
-                _log.error("no time-stamp: %s", error if isinstance(error, CoordinatorError) else type(error).__name__)
+    def _look(self) -> None:
+        if not self.is_due():
+            return
+        try:
+            facts = self.once()
+            _log.info("checkpoint %d was stamped", facts["size"])
+        except (CoordinatorError, AuditError, OSError) as error:
+            _log.error("no time-stamp: %s", error if isinstance(error, CoordinatorError) else type(error).__name__)
 
 
 def _failed(cause: str) -> Problem:

@@ -15,6 +15,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
+from convoy_coordinator.log.repeating import Repeating
+
 BACKSTOP_PAGES: Final = 8000
 EVERY_S: Final = 0.25
 """Small and often: the sync of a large one is felt by the writer's own, which waits for the same disk."""
@@ -32,8 +34,7 @@ class WalKeeper:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._is_dirty = threading.Event()
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._repeating = Repeating("log-wal", EVERY_S, self._move)
         if not event.contains(engine, "connect", _leave_it):
             event.listen(engine, "connect", _leave_it)
 
@@ -44,27 +45,22 @@ class WalKeeper:
 
     def note(self) -> None:
         """Say that something was committed."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="log-wal", daemon=True)
-            self._thread.start()
+        self._repeating.start()
         self._is_dirty.set()
 
     def stop(self) -> None:
         """End; what is left in the write-ahead log stays there, durable."""
-        self._stopped.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._repeating.stop()
 
-    def _run(self) -> None:
-        while not self._stopped.wait(EVERY_S):
-            if not self._is_dirty.is_set():
-                continue
-            self._is_dirty.clear()
-            try:
-                with self._engine.connect() as connection:
-                    connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
-            except SQLAlchemyError as error:
-                _log.warning("the write-ahead log was not moved: %s", type(error).__name__)
+    def _move(self) -> None:
+        if not self._is_dirty.is_set():
+            return
+        self._is_dirty.clear()
+        try:
+            with self._engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+        except SQLAlchemyError as error:
+            _log.warning("the write-ahead log was not moved: %s", type(error).__name__)
 
 
 def _leave_it(connection: Any, _record: object) -> None:

@@ -88,7 +88,7 @@ def test_without_an_authority_nothing_is_asked_and_an_address_needs_roots(tmp_pa
             parts.stamping.once()
         assert raised.value.code == "TIMESTAMP_FAILED"  # type: ignore[attr-defined]
         parts.stamping.start()
-        assert parts.stamping._thread is None
+        assert parts.stamping._repeating._thread is None
     finally:
         parts.close()
     with pytest.raises(SetupError) as refused:
