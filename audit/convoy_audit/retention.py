@@ -26,7 +26,7 @@ from convoy_audit.canonical import is_digest
 from convoy_audit.entry import COMMITMENT_KEY_BYTES, commit, new_commitment_key
 from convoy_audit.errors import FormatError, RetentionError, StoreError
 from convoy_audit.tiles import WIDTH
-from convoy_audit.witness_store import write_atomically
+from convoy_audit.witness_store import sync_folder, write_atomically
 
 Kind = Literal["log", "decision", "assessment", "contract"]
 FLOOR_DAYS: Final[dict[Kind, int]] = {"log": 184, "decision": 1096, "assessment": 1096, "contract": 1096}
@@ -141,11 +141,7 @@ class CommitmentKeys:
                 os.fsync(file.fileno())
             # If we die here: the key is gone already, and a file of zeroes is left that opens nothing.
             path.unlink()
-            folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(self._folder)
         except FileNotFoundError:
             return
         except OSError as error:

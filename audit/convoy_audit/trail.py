@@ -72,7 +72,6 @@ class Fault:
 class Trail:
     """What a log says, gathered entry by entry."""
 
-    size: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     parties: dict[str, PartyEnrolled] = field(default_factory=dict)
     identity_keys: dict[str, bytes] = field(default_factory=dict)  # the key that signs from now on
@@ -93,7 +92,7 @@ class Trail:
 
     def take(self, index: int, raw: bytes, signed_by: bytes = b"") -> None:
         """Take the next entry; ``signed_by`` is a key under which its signature was verified already (``skim``)."""
-        self.size = self.summary.size = index + 1
+        self.summary.size = index + 1
         try:
             content = parse_entry(raw)
         except AuditError as error:
@@ -136,7 +135,6 @@ class Trail:
             self.take(start + position, raw, run.signed.get(position, b""))
         self.kinds.update(run.kinds)
         self.summary.take_plain(start + run.size, run.first_at, run.last_at)
-        self.size = start + run.size
         latest = self.latest.get("")
         if run.highest is not None and (latest is None or run.highest > latest):
             self.latest[""] = run.highest
@@ -145,6 +143,11 @@ class Trail:
     def keys(self) -> dict[str, bytes]:
         """Return the identity keys that sign now, by their ids."""
         return {key_id_of(key): key for key in self.identity_keys.values()}
+
+    @property
+    def size(self) -> int:
+        """How many entries were taken, those that cannot be read included."""
+        return self.summary.size
 
     @property
     def first_at(self) -> datetime | None:

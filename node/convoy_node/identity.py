@@ -38,6 +38,7 @@ from cryptography.hazmat.primitives.serialization import (
 from convoy_audit.errors import AuditError
 from convoy_audit.keys import SignatureType, check_ed25519_public
 from convoy_audit.note import Signer
+from convoy_audit.witness_store import sync_folder, write_atomically
 from convoy_contracts.canonical import b64u, canonical_bytes, parse_json, unb64u
 from convoy_contracts.errors import ContractsError
 from convoy_contracts.instants import instant, timestamp
@@ -163,7 +164,7 @@ class Identity:
         _write(folder / MASK, _pem(made.mask))
         _write(folder / WITNESS, "".join(f"{signer.secret}\n" for signer in made.witness).encode())
         _write(folder / SUPERNODE, _pem(made.supernode))
-        _sync(folder)
+        sync_folder(folder)
         return made
 
     @classmethod
@@ -208,11 +209,7 @@ class Identity:
         kid = f"{head}#{int(number) + 1}"
         path = folder / f"identity-{int(number) + 1}.pem"
         if not path.exists():
-            beside = path.with_suffix(".part")
-            beside.unlink(missing_ok=True)
-            _write(beside, _pem(Ed25519PrivateKey.generate()))
-            beside.rename(path)
-            _sync(folder)  # the log may name it from now on
+            write_atomically(path, _pem(Ed25519PrivateKey.generate()))  # the log may name it from now on
         key = _read_pem(path, party)
         if not isinstance(key, Ed25519PrivateKey):
             raise KeyRefused(f"{path.name} is of another kind.", party=party)
@@ -223,11 +220,7 @@ class Identity:
         """Sign with the next identity key from now on; the former one stays beside. One file changes, in one step."""
         kid, _ = cls.next_key(folder, party)
         begin, end = timestamp(born.astimezone(UTC)), timestamp(born.astimezone(UTC) + KEY_LIFE)
-        beside = folder / f".{LIFE}.{os.getpid()}"
-        beside.unlink(missing_ok=True)
-        _write(beside, _life_bytes(kid, begin, end, f"identity-{kid.rpartition('#')[2]}.pem"))
-        beside.replace(folder / LIFE)
-        _sync(folder)
+        write_atomically(folder / LIFE, _life_bytes(kid, begin, end, f"identity-{kid.rpartition('#')[2]}.pem"))
         return cls.load(folder, party)
 
     def mask_of(self, public: bytes | None) -> X25519PrivateKey | None:
@@ -241,17 +234,9 @@ class Identity:
         present = (folder / MASK).read_bytes()
         if all(path.read_bytes() != present for path in folder.glob(FORMER_MASKS)):
             number = len(list(folder.glob(FORMER_MASKS))) + 1
-            part, kept = folder / f".{MASK}.part", folder / f"mask-was-{number}.pem"
-            part.unlink(missing_ok=True)
-            _write(part, present)
-            part.rename(kept)
-            _sync(folder)
+            write_atomically(folder / f"mask-was-{number}.pem", present)
         # If we die here: the present key is kept beside itself, which changes nothing.
-        beside = folder / f".{MASK}.{os.getpid()}"
-        beside.unlink(missing_ok=True)
-        _write(beside, _pem(X25519PrivateKey.generate()))
-        beside.replace(folder / MASK)
-        _sync(folder)
+        write_atomically(folder / MASK, _pem(X25519PrivateKey.generate()))
         return cls.load(folder, party)
 
     @classmethod
@@ -263,11 +248,7 @@ class Identity:
         """
         path = folder / SUPERNODE_NEXT
         if not path.exists():
-            beside = path.with_suffix(".part")
-            beside.unlink(missing_ok=True)
-            _write(beside, _pem(generate_private_key(SECP256R1())))
-            beside.rename(path)
-            _sync(folder)
+            write_atomically(path, _pem(generate_private_key(SECP256R1())))
         key = _read_pem(path, party)
         if not isinstance(key, EllipticCurvePrivateKey):
             raise KeyRefused(f"{path.name} is of another kind.", party=party)
@@ -276,11 +257,7 @@ class Identity:
     @classmethod
     def follow_supernode(cls, folder: Path, party: str) -> Self:
         """Have the SuperNode use its next key from now on. One file changes, in one step; ``forget_next_supernode`` ends it."""
-        beside = folder / f".{SUPERNODE}.{os.getpid()}"
-        beside.unlink(missing_ok=True)
-        _write(beside, _pem(cls.next_supernode(folder, party)))
-        beside.replace(folder / SUPERNODE)
-        _sync(folder)
+        write_atomically(folder / SUPERNODE, _pem(cls.next_supernode(folder, party)))
         return cls.load(folder, party)
 
     @staticmethod
@@ -362,15 +339,6 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Have the folder's entries on disk: a renamed file survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read_pem(path: Path, party: str) -> PrivateKeyTypes:

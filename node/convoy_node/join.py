@@ -13,7 +13,6 @@ keys never leave the folder: what is sent is a card of public keys, a certificat
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from convoy_audit.errors import AuditError
 from convoy_audit.note import Verifier
+from convoy_audit.witness_store import sync_folder
 from convoy_contracts.canonical import b64u, canonical_bytes, unb64u
 from convoy_contracts.wire import PROTOCOLS, partner_pb2
 from convoy_contracts.wire.proof import enrolment_proof
@@ -228,7 +228,7 @@ def _new_home(home: Path, ticket: Ticket, wishes: Wishes, log_keys: list[str], n
             party=ticket.party,
             fix="Name a folder inside a volume, not the volume's own root.",
         ) from error
-    _sync(home.parent)
+    sync_folder(home.parent)
 
 
 def _new_keys(home: Path, ticket: Ticket, wishes: Wishes, now: datetime) -> None:
@@ -249,7 +249,7 @@ def _new_keys(home: Path, ticket: Ticket, wishes: Wishes, now: datetime) -> None
             (home / KEYS).rename(former)
         # If we die here: there are no keys in their place; the next call makes new ones beside and moves them there.
         beside.rename(home / KEYS)
-        _sync(home)
+        sync_folder(home)
     card = identity.card(name=old.name, role=old.role, region=old.region)
     setup.pin(home, [card])
     # If we die before its last file, join.json: the next call finds keys and number as they are. After it: ``ask`` goes on.
@@ -301,12 +301,6 @@ def told(home: Path, connection: Connection, endpoints: Any) -> Connection:
     if new != connection:
         new.save(home)
     return new
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
 
 
 def as_json(standing: Standing) -> Mapping[str, str]:

@@ -9,22 +9,31 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 DIED = 9
 
 
-def main() -> None:
-    """Count down, and go out without a word."""
-    left = int(sys.argv[1])
+STEPS = ("replace", "rename", "fsync")
+"""Of ``os``; a call of the channel (``Line.ask``) is one as well."""
+
+
+def counting(left: int, die: Callable[[], None]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a wrapper of lasting steps that dies before or after the n-th of them all.
+
+    Args:
+        left: how many pass.
+        die: ends the work.
+    """
 
     def step() -> None:
         nonlocal left
         left -= 1
         if left < 0:
-            os._exit(DIED)
+            die()
 
-    def counted(function: Any) -> Any:
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
             step()
             answer = function(*arguments, **named)
@@ -33,7 +42,13 @@ def main() -> None:
 
         return call
 
-    for name in ("replace", "rename", "fsync"):
+    return counted
+
+
+def main() -> None:
+    """Count down, and go out without a word."""
+    counted = counting(int(sys.argv[1]), lambda: os._exit(DIED))
+    for name in STEPS:
         setattr(os, name, counted(getattr(os, name)))
     from convoy_node.channel import Line
     from convoy_node.cli import main as command

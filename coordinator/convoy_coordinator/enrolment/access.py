@@ -183,10 +183,8 @@ class AccessService:
         if not again and (event.old_key_id, event.new_key_id) != (party.identity_kid, wanted):
             raise Problem("ROTATION_REFUSED", f"{wanted} follows {party.identity_kid}", party=party.id)
         message = rotation_proof(party.id, event.old_key_id, event.new_key_id, event.identity_key)
-        try:
-            verify_ed25519(event.identity_key, message, event.proof)
-        except AuditError:
-            raise Problem("ROTATION_REFUSED", "the new key has not signed", party=party.id) from None
+        if not _has_signed(event.identity_key, message, event.proof):
+            raise Problem("ROTATION_REFUSED", "the new key has not signed", party=party.id)
         with self._journal.order():
             (index,) = self._intake.take([statement], party.id)
             digest = f"sha256:{hashlib.sha256(statement).hexdigest()}"

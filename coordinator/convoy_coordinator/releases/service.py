@@ -22,6 +22,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from convoy_audit.events import ReleasePublished
+from convoy_audit.witness_store import sync_folder
 from convoy_coordinator.body import strict_json
 from convoy_coordinator.db.session import SessionFactory, writing
 from convoy_coordinator.errors import Fault, Problem
@@ -105,7 +106,7 @@ class ReleaseService:
             if place.exists():
                 shutil.rmtree(place)  # of an upload that died before its row; no row, so never shown
             hidden.rename(place)
-            _sync(self._folder)
+            sync_folder(self._folder)
             release = Release(
                 run=run.uid,
                 manifest_digest=digest,
@@ -192,7 +193,7 @@ class ReleaseService:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        _sync(hidden)
+        sync_folder(hidden)
         return hidden
 
 
@@ -257,11 +258,3 @@ def _named(manifest: bytes) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from channel_site import Site, alarm
+from killed_command import DIED, STEPS, counting
 
 from convoy_audit.statement import sign_statement
 from convoy_contracts.canonical import b64u
@@ -31,7 +32,7 @@ from convoy_node.memory import Memory
 
 pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).resolve().parents[2] / "support" / "killed_command.py"
-DIED = 9
+
 HELLO = partner_pb2.HelloRequest(protocols=PROTOCOLS, role="insurer")
 FEW = (1, 5, 12, 22, 35, 51, 70, 92, 117, 150)
 MANY = (0, 2, 4, 6, 8, 10, 12, 14, 17, 20, 25, 32, 40, 50)
@@ -113,25 +114,13 @@ class PowerCut(BaseException):
 @contextmanager
 def cut_after(steps: int) -> Iterator[None]:
     """End what is inside at its n-th lasting step, as ``killed_command`` does, but within this process: quick enough for every n."""
-    left = steps
 
-    def step() -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise PowerCut
+    def die() -> None:
+        raise PowerCut
 
-    def counted(function: Any) -> Any:
-        def call(*arguments: Any, **named: Any) -> Any:
-            step()
-            answer = function(*arguments, **named)
-            step()
-            return answer
-
-        return call
-
+    counted = counting(steps, die)
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("replace", "rename", "fsync"):
+        for name in STEPS:
             patch.setattr(os, name, counted(getattr(os, name)))
         patch.setattr(Line, "ask", counted(Line.ask))
         yield
