@@ -56,6 +56,10 @@ FIXES: Final[Mapping[str, tuple[str, str]]] = {
         "Do not use this text. Ask its author again and keep both versions.",
         "请勿使用此文本；请向作者重新索取并保留两个版本。",
     ),
+    "WITNESS_CHANGE_WRONG": (
+        "Do not follow it; ask the party by telephone which keys its witness has, and keep the statement.",
+        "请勿采用；请致电该参与方确认其见证密钥，并保留该声明。",
+    ),
     "POLICY_WRONG": (
         "Correct the policy file; its format is c2sp.org/tlog-policy.",
         "请更正策略文件；格式见 c2sp.org/tlog-policy。",

@@ -35,6 +35,8 @@ from convoy_audit.events_governance import QuantityCommitted as QuantityCommitte
 from convoy_audit.events_governance import ReceiptMissed as ReceiptMissed
 from convoy_audit.events_governance import RetentionDecided as RetentionDecided
 from convoy_audit.events_governance import TilesArchived as TilesArchived
+from convoy_audit.events_governance import WitnessFollowed as WitnessFollowed
+from convoy_audit.events_governance import WitnessRotated as WitnessRotated
 from convoy_audit.shapes import Charges, Code, Codes, Count, Digest, Octets, Token, Tokens, Vkeys
 
 VERSION: Final = 1

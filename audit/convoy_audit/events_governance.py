@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from convoy_audit.errors import FormatError
 from convoy_audit.event_base import Event, StatedEvent
-from convoy_audit.shapes import Code, Codes, Count, Digest, Octets, Token, Tokens
+from convoy_audit.shapes import Code, Codes, Count, Digest, Octets, Proofs, Token, Tokens, Vkeys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +175,38 @@ class ModelLoaded(StatedEvent):
             raise FormatError("a denial has reasons, a permit has none")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WitnessRotated(StatedEvent):
+    """A party's witness gets other keys; every old and every new one has signed the change (``witness_change``).
+
+    ``planned``: the old keys go on to count for contracts that pin them; ``compromised``: for nothing any more.
+    """
+
+    TYPE = "node:witness:rotated"
+    TITLES = ("Witness keys rotated", "见证密钥轮换")
+
+    old_keys: Vkeys
+    new_keys: Vkeys
+    old_proofs: Proofs
+    new_proofs: Proofs
+    reason: Literal["planned", "compromised"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WitnessFollowed(Event):
+    """From this entry on the log counts these keys of a party's witness.
+
+    ``statement`` is the digest of the party's ``node:witness:rotated``; it is missing where the party came back after a revocation.
+    """
+
+    TYPE = "coordinator:witness:followed"
+    TITLES = ("Witness keys followed", "见证密钥已更新")
+
+    party: Token
+    witness_keys: Vkeys
+    statement: Digest | None = None
+
+
 GOVERNANCE: Final[tuple[type[Event], ...]] = (
     IncidentOpened,
     IncidentStepped,
@@ -187,4 +219,6 @@ GOVERNANCE: Final[tuple[type[Event], ...]] = (
     QuantityCommitted,
     ReceiptMissed,
     ModelLoaded,
+    WitnessRotated,
+    WitnessFollowed,
 )

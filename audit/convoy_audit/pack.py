@@ -47,6 +47,7 @@ from convoy_audit.summary import MAX_PROOFS, Summary
 from convoy_audit.tiles import WIDTH, Span, decode_bundle, encode_bundle, entries_path, entries_spans
 from convoy_audit.trail import Fault, Trail
 from convoy_audit.witness import Alarm
+from convoy_audit.witness_change import follow
 
 VERSION: Final = 1
 SUMS: Final = "SHA256SUMS"
@@ -266,9 +267,15 @@ class _Verification:
     def run(self) -> Verdict:
         about = self._step(self._about) or {}
         policy = self._step(self._policy)
-        verified = self._step(lambda: self._checkpoint(policy)) if policy else None
+        is_older = policy is not None and self._is_older(policy)
+        verified = self._step(lambda: self._checkpoint(policy)) if policy and not is_older else None
         size = verified.checkpoint.size if verified else int(about.get("size", 0))
         self._step(lambda: self._tree(size, verified))
+        if policy is not None and is_older:
+            policy = self._step(lambda: self._followed(policy)) or policy
+            verified = self._step(lambda: self._checkpoint(policy))
+            if verified is not None:
+                self._step(lambda: self._check_root(verified))
         if policy is not None:
             self._step(lambda: self._earlier(policy))
             self._each("alarms/", lambda name: self._alarm(name, policy))
@@ -316,6 +323,22 @@ class _Verification:
             raise PolicyError(f"a quorum of {policy.needed} of {len(policy.quorum_members)} witnesses is too weak")
         return policy
 
+    def _is_older(self, policy: Policy) -> bool:
+        """Whether the pinned policy lacks a quorum of this checkpoint: witnesses may have changed their keys since."""
+        try:
+            return self._pinned is not None and not policy.standing(self._file("checkpoint")).has_quorum
+        except AuditError:
+            return False
+
+    # 2a. From the keys that the pinned policy names to those of now, by what the old ones have signed (``witness_change``).
+    def _followed(self, policy: Policy) -> Policy:
+        changes = list(self._trail.witness_changes.values())
+        followed = follow(policy, changes)
+        if followed is not policy:
+            parties = sorted({change.party for change in changes})
+            self._found("witness keys", f"followed from the pinned policy's for {', '.join(parties)[:200]}")
+        return followed
+
     # 3. The checkpoint: log signatures and quorum.
     def _checkpoint(self, policy: Policy) -> Verified:
         verified = policy.verify(self._file("checkpoint"))
@@ -352,9 +375,13 @@ class _Verification:
                 self._leaves[index] = run.leaf(index - start)
             run.extend(tree)
         self._roots |= {at: tree.root(at) for at in wanted if at <= tree.size}
-        if verified is not None and self._roots.get(size) != verified.checkpoint.root:
-            raise ProofError("the entries do not give the root that was signed")
+        if verified is not None:
+            self._check_root(verified)
         self._found("tree", f"derived from {size} entries; the root is the signed one")
+
+    def _check_root(self, verified: Verified) -> None:
+        if self._roots.get(verified.checkpoint.size) != verified.checkpoint.root:
+            raise ProofError("the entries do not give the root that was signed")
 
     # 5. Earlier checkpoints lie on the same history.
     def _earlier(self, policy: Policy) -> None:

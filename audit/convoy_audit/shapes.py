@@ -8,7 +8,7 @@ or an instant. A class declares its fields with the names below; ``read`` and ``
     Digest     sha256: and 64 hex digits          Code     UPPER_CASE reason
     Count      integer from 0                     Tokens, Codes   tuples of them
     Vkeys      tuple of verifier keys that may be enrolled
-    Charges    {token: integer from 0}            Octets   bytes, base64url in JSON
+    Charges    {token: integer from 0}            Octets   bytes, base64url in JSON; Proofs   a tuple of them
     instant    aware UTC datetime with milliseconds, YYYY-MM-DDTHH:MM:SS.mmmZ in JSON
 """
 
@@ -157,6 +157,7 @@ Codes = Annotated[tuple[str, ...], _sequence("list of codes", CODE)]
 Vkeys = Annotated[tuple[str, ...], _sequence("list of verifier keys", VKEY)]
 Charges = Annotated[Mapping[str, int], Shape("charges", _charges, lambda value: dict(_charges(value)))]
 Octets = Annotated[bytes, Shape("octets", _read_octets, b64u)]
+Proofs = Annotated[tuple[bytes, ...], _sequence("list of signatures", Shape("octets", _read_octets, b64u))]
 
 
 @dataclass(frozen=True, slots=True)

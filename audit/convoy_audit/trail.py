@@ -37,10 +37,13 @@ from convoy_audit.events import (
     RunFinished,
     RunSettled,
     StatedEvent,
+    WitnessFollowed,
+    WitnessRotated,
 )
 from convoy_audit.keys import check_ed25519_public, key_id_of
 from convoy_audit.statement import Chain, Statement, verify_statement
 from convoy_audit.summary import Summary
+from convoy_audit.witness_change import check_change
 
 if TYPE_CHECKING:
     from convoy_audit.skim import Skimmed
@@ -78,6 +81,9 @@ class Trail:
     former: dict[str, tuple[bytes, datetime]] = field(default_factory=dict)  # a rotated key, and until when it signs
     rotations: dict[str, tuple[str, bytes]] = field(default_factory=dict)  # party -> statement and key it announced
     revoked: set[str] = field(default_factory=set)
+    witness_changes: dict[str, WitnessRotated] = field(
+        default_factory=dict
+    )  # digest of the statement -> change, in order
     chains: dict[str, Chain] = field(default_factory=dict)
     contracts: set[str] = field(default_factory=set)
     contract_signers: dict[str, set[str]] = field(default_factory=dict)
@@ -168,6 +174,9 @@ class Trail:
         self.chains.setdefault(statement.party, Chain(statement.party)).accept(statement)
         if isinstance(statement.event, KeyRotated):
             self.rotations[statement.party] = (statement.digest, statement.event.identity_key)
+        elif isinstance(statement.event, WitnessRotated):
+            check_change(statement.event)
+            self.witness_changes[statement.digest] = statement.event
 
     def _event(self, event: Event) -> None:
         match event:
@@ -183,6 +192,10 @@ class Trail:
                 self._rotated(event)
             case PartyRevoked():
                 self.revoked.add(event.party)
+            case WitnessFollowed() if event.statement is not None:
+                stated = self.witness_changes.get(event.statement)
+                if stated is None or (stated.party, stated.new_keys) != (event.party, event.witness_keys):
+                    raise EvidenceError("other witness keys than the party stated", party=event.party)
             case ContractOffered():
                 self.contracts.add(event.contract)
             case ContractSigned():
@@ -260,6 +273,7 @@ JUDGED: Final = frozenset(
         PartyEnrolled,
         PartyRotated,
         PartyRevoked,
+        WitnessFollowed,
         ContractOffered,
         ContractSigned,
         RunAuthorised,
