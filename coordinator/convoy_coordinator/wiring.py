@@ -36,6 +36,7 @@ from convoy_coordinator.log.retention import RetentionJob
 from convoy_coordinator.log.stamps import StampAuthority, StampJob, stamps
 from convoy_coordinator.parties.service import PartyService, witness_keys
 from convoy_coordinator.parties.store import short_name
+from convoy_coordinator.parties.witnesses import WitnessKeys, former_witness_keys
 from convoy_coordinator.releases.service import ReleaseService
 from convoy_coordinator.runs.service import RunService
 from convoy_coordinator.schedules.service import ScheduleService
@@ -172,7 +173,10 @@ def wire(settings: Settings, clock: Clock = now_utc) -> Parts:
             settings.origin,
             log_signers(settings, keys),
             witnesses=lambda: {**counted, **witness_keys(sessions)},
-            others=lambda: {w.party: w.vkeys for w in listening if not w.counts and w.vkeys},
+            others=lambda: {
+                **{w.party: w.vkeys for w in listening if not w.counts and w.vkeys},
+                **former_witness_keys(sessions),
+            },
             clock=clock,
             deadline_s=settings.log_deadline_s,
         )
@@ -188,7 +192,9 @@ def wire(settings: Settings, clock: Clock = now_utc) -> Parts:
     def authority() -> Authority:
         return Authority.open(settings.keys_folder, settings.tls_folder, settings.name, clock())
 
-    access = AccessService(sessions, journal, parties, intake, authority, clock)
+    access = AccessService(
+        sessions, journal, parties, WitnessKeys(sessions, journal, parties), intake, authority, clock
+    )
     enrolment = EnrolmentService(
         sessions,
         journal,

@@ -21,6 +21,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import numpy.typing as npt
 
+from convoy_audit.note import Verifier
 from convoy_contracts.canonical import unb64u
 from convoy_contracts.decide import Decision
 from convoy_contracts.document import Contract
@@ -126,7 +127,7 @@ class Admission:
                 "Ask for an algorithm that the contract lists.",
             )
         planned = plan(entry.specification, roles_of(contract))
-        policy, own = self._home.policy(contract), self._home.witness.verifiers
+        policy, own = self._home.policy(contract), self._own_witness(contract)
         proven = guard.check_evidence(ask, contract, planned, policy, own, self._party)
         now = self._clock()
         asset = self._home.own_asset(contract) if self._holds_persons else None
@@ -318,6 +319,16 @@ class Admission:
         # Only an insurer learns from persons without a counterpart.
         used = Cohort(solo if settings.role == "insurer" else (), links)
         return make_part(case.specification, settings.role, links, solo, table), used
+
+    def _own_witness(self, contract: Contract) -> tuple[Verifier, ...]:
+        own = self._home.witnesses.of(contract)
+        if not own:
+            raise self._refused(
+                "the contract pins witness keys that this node does not have.",
+                "WITNESS_KEY_MISMATCH",
+                "Agree a new version with the node's present keys.",
+            )
+        return own
 
     def _pair_keys(self, contract: Contract) -> PairKeys:
         pinned = {p.id: unb64u(p.maskKey.x) for p in contract.parties if p.maskKey is not None}

@@ -3,18 +3,22 @@
     renew(home) -> days          a new TLS key and certificate; the old ones stay good until they end
     rotate(home, now) -> kid     a new identity key, named by the old one in a statement that both have signed
     rotate_supernode(home) -> index    a new key of the SuperNode, asked for by the identity key
+    rotate_witness(home, now) -> index    new keys of the witness, in a statement that old and new ones have signed
     rotate_mask(home) -> card    a new mask key for the contracts to come; those in force keep theirs
 
 Rotation, and what is true if the process dies after each step: 1. the new key is on disk (nothing is known of it; the
 next call finds it again); 2. the statement is in the node's memory (signed, numbered; found again); 3. the coordinator
 has it in the log and believes both keys for a week (asked again, it says the same); 4. ``identity.json`` names the new
-key (the next call finds that the card does not, and goes on here); 5. pin and card are written. With the SuperNode's key: it is on
-disk beside the old one, the coordinator takes it, it takes its place, the card says so, and what was beside goes. A key that was *stolen*
-is not rotated: the administrator revokes the party, and it joins again with ``--recover``.
+key (the next call finds that the card does not, and goes on here); 5. pin and card are written. With the SuperNode's key: it
+is on disk beside the old one, the coordinator takes it, it takes its place, the card says so, and what was beside goes. With
+the witness keys: the statement is in the memory, the node cosigns with both pairs, the coordinator counts the new one, the card
+says so. A key that was *stolen* is not rotated: the administrator revokes the party, and it joins again with ``--recover``; but
+stolen witness keys alone are, with ``compromised``, since the identity key has to sign too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,8 +29,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from convoy_audit.canonical import parse_canonical
-from convoy_audit.events import KeyRotated
+from convoy_audit.events import KeyRotated, WitnessRotated
+from convoy_audit.note import Signer
 from convoy_audit.statement import sign_statement, statement_from_json
+from convoy_audit.witness_change import Reason, sign_change
 from convoy_contracts.canonical import b64u
 from convoy_contracts.wire import partner_pb2
 from convoy_contracts.wire.proof import rotation_proof, supernode_proof
@@ -145,6 +151,48 @@ def rotate_mask(home: Path) -> Card:
     return card
 
 
+def rotate_witness(home: Path, now: datetime, reason: Reason = "planned") -> int:
+    """Let new keys of the witness follow. A running node takes them up by itself; no run ends for it.
+
+    Args:
+        reason: ``planned``: contracts in force go on with the keys that they pin, and the node keeps both pairs;
+            ``compromised``: the old pair is thrown away, and contracts that pin it need a new version.
+
+    Returns:
+        The index from which on the log counts the new keys.
+
+    Raises:
+        NodeError: the coordinator refused or is not there; the call can be repeated, and goes on where it was.
+    """
+    settings = Settings.load(home)
+    party, keys = settings.party, home / KEYS
+    identity, coming = Identity.load(keys, party), Identity.next_witness(keys, party)
+    memory = Memory(home / MEMORY)
+    try:
+        statement = _stated_witness(memory, coming)
+        if statement is None:
+            event = sign_change(party, identity.witness, coming, now, reason)
+            statement = memory.state(
+                lambda number, previous: sign_statement(
+                    event, number=number, previous=previous, seed=identity.identity_seed
+                )
+            )
+        if reason == "planned":
+            # From here on the node signs with both pairs: whichever the log counts, it counts this witness.
+            Identity.follow_witness(keys, party, keep=True)
+        with open_line(home, party) as line:
+            send_statements(line, memory, before=statement)
+            reply = line.ask(line.partner.Rotate, partner_pb2.RotateRequest(statement=statement))
+        memory.reported_to(number_of(statement))
+    finally:
+        memory.close()
+    # If we die before this, after a compromise: the log counts keys that do not sign yet; the next call puts them in place.
+    new = Identity.follow_witness(keys, party, keep=False)
+    setup.write_card(home, new.card(name=settings.name, role=settings.role, region=settings.region))
+    Identity.forget_next_witness(keys)
+    return int(reply.index)
+
+
 def rotate_supernode(home: Path) -> int:
     """Let a new key of the SuperNode follow; a running node starts its SuperNode again with it.
 
@@ -198,6 +246,16 @@ def send_statements(line: Line, memory: Memory, *, before: bytes | None = None, 
 def number_of(raw: bytes) -> int:
     """Return a statement's number."""
     return statement_from_json(parse_canonical(raw), raw).number
+
+
+def _stated_witness(memory: Memory, coming: Sequence[Signer]) -> bytes | None:
+    """Return the statement of this change, if an earlier call made it."""
+    wanted = tuple(signer.vkey for signer in coming)
+    for raw in reversed(memory.statements()):
+        event = statement_from_json(parse_canonical(raw), raw).event
+        if isinstance(event, WitnessRotated):
+            return raw if event.new_keys == wanted else None
+    return None
 
 
 def _stated(memory: Memory, kid: str) -> bytes | None:

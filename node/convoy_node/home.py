@@ -19,7 +19,6 @@ from pathlib import Path
 from convoy_audit.note import Verifier
 from convoy_audit.policy import Policy, make_policy
 from convoy_audit.witness import Witness
-from convoy_audit.witness_store import FileWitnessStore
 from convoy_contracts.document import Contract
 from convoy_node import desk, duties, setup
 from convoy_node.backup.standing import check_current, check_ledger
@@ -33,6 +32,7 @@ from convoy_node.ledger import Ledger
 from convoy_node.memory import Memory
 from convoy_node.register import Register
 from convoy_node.settings import Settings
+from convoy_node.witness_home import KeptWitness
 
 LEDGER, REGISTER, MEMORY = "ledger.db", "register.db", "node.db"
 
@@ -47,7 +47,7 @@ class NodeHome:
     ledger: Ledger
     register: Register
     memory: Memory
-    witness: Witness
+    witnesses: KeptWitness
     office: ConsentOffice
     duties: DutyDesk
     influence: Influence
@@ -81,7 +81,7 @@ class NodeHome:
             ledger=ledger,
             register=register,
             memory=memory,
-            witness=Witness(identity.witness, logs, FileWitnessStore.open(path / "witness")),
+            witnesses=KeptWitness(path, settings.party, {settings.log_origin: logs}),
             office=office,
             duties=DutyDesk(path / duties.FILE, office),
             influence=Influence(path / desk.FILE),
@@ -93,6 +93,11 @@ class NodeHome:
         self.office.close()
         self.duties.close()
         self.influence.close()
+
+    @property
+    def witness(self) -> Witness:
+        """This node's witness, with the keys that it has now."""
+        return self.witnesses.now()
 
     @property
     def origin(self) -> str:

@@ -7,6 +7,7 @@
     identity.json  id and life of the identity key and the name of its file, no secret; a rotation replaces this one file
     identity.pem   Ed25519: contract signatures and statements       mask.pem       X25519: seals, streams, masks
     witness.keys   Ed25519 and ML-DSA-44: cosignatures               supernode.pem  EC P-256: Flower's node authentication
+    mask-was-N.pem, witness-was-N.keys    former ones, for the contracts that pin them
 
 Each file has mode 0600. No key ever leaves the folder, and none is made anywhere else. Unencrypted at rest: protect the
 folder with the operating system (LIMIT).
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -51,6 +52,8 @@ MASK: Final = "mask.pem"
 WITNESS: Final = "witness.keys"
 SUPERNODE: Final = "supernode.pem"
 FORMER_MASKS: Final = "mask-was-*.pem"
+FORMER_WITNESSES: Final = "witness-was-*.keys"
+WITNESS_NEXT: Final = "witness-next.keys"
 SUPERNODE_NEXT: Final = "supernode-next.pem"
 FILES: Final = (LIFE, IDENTITY, MASK, WITNESS, SUPERNODE)
 _FILE: Final = re.compile(r"identity(-[0-9]{1,9})?\.pem")
@@ -133,6 +136,7 @@ class Identity:
     witness: tuple[Signer, ...] = field(repr=False)
     supernode: EllipticCurvePrivateKey = field(repr=False)
     former_masks: tuple[X25519PrivateKey, ...] = field(default=(), repr=False)
+    former_witnesses: tuple[tuple[Signer, ...], ...] = field(default=(), repr=False)
 
     @classmethod
     def create(cls, folder: Path, party: str, born: datetime, *, number: int = 1) -> Self:
@@ -162,7 +166,7 @@ class Identity:
         _write(folder / LIFE, _life_bytes(made.kid, made.not_before, made.not_after))
         _write(folder / IDENTITY, _pem(made.identity))
         _write(folder / MASK, _pem(made.mask))
-        _write(folder / WITNESS, "".join(f"{signer.secret}\n" for signer in made.witness).encode())
+        _write(folder / WITNESS, _secrets(made.witness))
         _write(folder / SUPERNODE, _pem(made.supernode))
         sync_folder(folder)
         return made
@@ -178,23 +182,17 @@ class Identity:
         identity = _read_pem(folder / life.file, party)
         mask = _read_pem(folder / MASK, party)
         supernode = _read_pem(folder / SUPERNODE, party)
-        try:
-            lines = read_secret(folder / WITNESS, party).decode("ascii").split()
-            witness = tuple(Signer.parse(line) for line in lines)
-        except (AuditError, UnicodeDecodeError) as error:
-            raise KeyRefused(f"{WITNESS} holds no witness keys.", party=party) from error
-        if not witness:
-            raise KeyRefused(f"{WITNESS} holds no witness keys.", party=party)
+        witness = _signers(folder / WITNESS, party)
         if (
             not isinstance(identity, Ed25519PrivateKey)
             or not isinstance(mask, X25519PrivateKey)
             or not isinstance(supernode, EllipticCurvePrivateKey)
-            or not all(signer.name == witness_name(party) and signer.kind.is_cosignature for signer in witness)
         ):
             raise KeyRefused("a key is of another kind or another party than its name says.", party=party)
         former = [_read_pem(path, party) for path in sorted(folder.glob(FORMER_MASKS))]
         masks = tuple(key for key in former if isinstance(key, X25519PrivateKey))
-        return cls(party, life.kid, life.not_before, life.not_after, identity, mask, witness, supernode, masks)
+        pairs = tuple(_signers(path, party) for path in sorted(folder.glob(FORMER_WITNESSES)))
+        return cls(party, life.kid, life.not_before, life.not_after, identity, mask, witness, supernode, masks, pairs)
 
     @classmethod
     def next_key(cls, folder: Path, party: str) -> tuple[str, Ed25519PrivateKey]:
@@ -238,6 +236,47 @@ class Identity:
         # If we die here: the present key is kept beside itself, which changes nothing.
         write_atomically(folder / MASK, _pem(X25519PrivateKey.generate()))
         return cls.load(folder, party)
+
+    def witness_of(self, pinned: Iterable[str]) -> tuple[Signer, ...]:
+        """Return the witness keys, present or former, of which a contract pins some; none where it pins others."""
+        wanted = set(pinned)
+        pairs = (self.witness, *self.former_witnesses)
+        return next((own for own in pairs if wanted and wanted <= {signer.vkey for signer in own}), ())
+
+    @classmethod
+    def next_witness(cls, folder: Path, party: str) -> tuple[Signer, ...]:
+        """Return the witness keys that shall follow; they are made once and found again.
+
+        Raises:
+            KeyRefused: what is there are no such keys.
+        """
+        path = folder / WITNESS_NEXT
+        if not path.exists():
+            write_atomically(
+                path, _secrets(tuple(Signer.generate(witness_name(party), kind) for kind in WITNESS_TYPES))
+            )
+        return _signers(path, party)
+
+    @classmethod
+    def follow_witness(cls, folder: Path, party: str, *, keep: bool) -> Self:
+        """Cosign with the next keys from now on; again changes nothing. ``forget_next_witness`` ends it.
+
+        Args:
+            keep: leave the present ones beside, for the contracts that pin them.
+        """
+        coming, present = (folder / WITNESS_NEXT).read_bytes(), (folder / WITNESS).read_bytes()
+        if present != coming:
+            former = sorted(folder.glob(FORMER_WITNESSES))
+            if keep and all(path.read_bytes() != present for path in former):
+                write_atomically(folder / f"witness-was-{len(former) + 1}.keys", present)
+            # If we die here: the present keys are kept beside themselves, which changes nothing.
+            write_atomically(folder / WITNESS, coming)
+        return cls.load(folder, party)
+
+    @staticmethod
+    def forget_next_witness(folder: Path) -> None:
+        """Note that the change of the witness keys is over."""
+        (folder / WITNESS_NEXT).unlink(missing_ok=True)
 
     @classmethod
     def next_supernode(cls, folder: Path, party: str) -> EllipticCurvePrivateKey:
@@ -328,6 +367,22 @@ def _life(folder: Path, party: str) -> _Life:
             if isinstance(file, str) and _FILE.fullmatch(file):
                 return _Life(kid, begin, end, file)
     raise KeyRefused(f"{LIFE} does not say the identity key's id and life.", party=party)
+
+
+def _secrets(signers: Iterable[Signer]) -> bytes:
+    return "".join(f"{signer.secret}\n" for signer in signers).encode()
+
+
+def _signers(path: Path, party: str) -> tuple[Signer, ...]:
+    try:
+        signers = tuple(Signer.parse(line) for line in read_secret(path, party).decode("ascii").split())
+    except (AuditError, UnicodeDecodeError) as error:
+        raise KeyRefused(f"{path.name} holds no witness keys.", party=party) from error
+    if not signers:
+        raise KeyRefused(f"{path.name} holds no witness keys.", party=party)
+    if not all(signer.name == witness_name(party) and signer.kind.is_cosignature for signer in signers):
+        raise KeyRefused("a key is of another kind or another party than its name says.", party=party)
+    return signers
 
 
 def _pem(key: Ed25519PrivateKey | X25519PrivateKey | EllipticCurvePrivateKey) -> bytes:

@@ -81,13 +81,28 @@ def alive(home: Home) -> None:
 def rotate(
     home: Home,
     key: Annotated[
-        str, typer.Option(help="identity; supernode, which Flower knows; or mask, which contracts pin.")
+        str, typer.Option(help="identity; supernode, which Flower knows; or mask or witness, which contracts pin.")
     ] = "identity",
+    compromised: Annotated[
+        bool, typer.Option("--compromised", help="witness only: the old keys count for nothing any more.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let a new key follow: identity (old and new sign the change, and both count for a week), supernode or mask."""
+    """Let a new key follow: identity (old and new sign the change, and both count for a week), supernode, mask or witness."""
     from convoy_node import channel_keys
 
+    if compromised and key != "witness":
+        raise typer.BadParameter("for --key witness; with another key, have the party revoked and join with --recover")
+    if key == "witness":
+        index = channel_keys.rotate_witness(home, datetime.now(UTC), "compromised" if compromised else "planned")
+        lines = [
+            f"New witness keys; the log counts them from entry {index} on.",
+            "Contracts that pin the old keys need a new version: send card.json to whoever writes it."
+            if compromised
+            else "Contracts in force go on with the keys that they pin; send card.json to whoever writes the next version.",
+        ]
+        _show({"key": key, "index": index}, as_json, lines, f"convoy-node doctor --home {home}")
+        return
     if key == "supernode":
         index = channel_keys.rotate_supernode(home)
         lines = [f"New SuperNode key, in the log at {index}.", "A running node starts its SuperNode again with it."]
@@ -102,7 +117,7 @@ def rotate(
         _show({"key": key, "maskKey": card.mask_key}, as_json, lines, f"convoy-node contract list --home {home}")
         return
     if key != "identity":
-        raise typer.BadParameter("identity, supernode or mask", param_hint="--key")
+        raise typer.BadParameter("identity, supernode, mask or witness", param_hint="--key")
     done = channel_keys.rotate(home, datetime.now(UTC))
     lines = [
         f"New key      {done.kid}, in the log at {done.index}",

@@ -11,6 +11,7 @@ child process that is started again when it ends, and stopped at once when this 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import random
@@ -30,20 +31,20 @@ from convoy_audit.entry import parse_entry
 from convoy_audit.errors import AuditError, LogSignatureWrong, WitnessRefusal, WitnessStale
 from convoy_audit.note import Verifier
 from convoy_audit.witness import Witness
-from convoy_audit.witness_store import FileWitnessStore
 from convoy_contracts.wire import PROTOCOLS, partner_pb2
 from convoy_node import join
 from convoy_node.backup.standing import check_current, check_log
 from convoy_node.channel import ChannelRefused, ChannelUnreachable, CoordinatorUntrusted, Line, proxy_of, refusal
-from convoy_node.channel_home import LEFT, LINK_CA, POSITION, Connection, Credentials, write
+from convoy_node.channel_home import LEFT, LINK_CA, POSITION, Connection, Credentials, read_json, write
 from convoy_node.channel_keys import KEYS, MEMORY, open_line, renew, send_statements
 from convoy_node.errors import HomeRefused, NodeError
 from convoy_node.flower.approved import approved_apps
-from convoy_node.identity import SUPERNODE, Identity
+from convoy_node.identity import SUPERNODE
 from convoy_node.journal import Journal
 from convoy_node.memory import Memory
 from convoy_node.settings import Settings
 from convoy_node.setup import contracts
+from convoy_node.witness_home import KeptWitness
 
 ENDS: Final = frozenset(
     {
@@ -63,7 +64,8 @@ ALIVE_FOR_S: Final = 30.0
 SETTLE_S: Final = 2.0
 """Least time between two starts of the SuperNode."""
 STOP_S: Final = 10.0
-RULES: Final = ("node.toml", "pins.toml", "card.json")
+RULES: Final = ("node.toml", "pins.toml")
+CARD: Final = "card.json"
 CLIENT_APP: Final = "convoy_node.client_app:create"
 _log = logging.getLogger(__name__)
 
@@ -88,10 +90,15 @@ def _proxied(connection: Connection) -> dict[str, str]:
 
 
 def rules_in_force(home: Path, approved: frozenset[str]) -> str:
-    """Return a short digest of what a SuperNode reads once, when it starts: settings, pins, own keys, approved apps."""
+    """Return a short digest of what a SuperNode reads once, when it starts: settings, pins, own keys, approved apps.
+
+    Its witness keys are not among them: it reads those again when they change, so that no run ends for them.
+    """
     digest = hashlib.sha256(" ".join(sorted(approved)).encode())
     for name in RULES:
         digest.update(hashlib.sha256((home / name).read_bytes()).digest())
+    card = {name: value for name, value in (read_json(home / CARD) or {}).items() if name != "witnessKey"}
+    digest.update(json.dumps(card, sort_keys=True).encode())
     return digest.hexdigest()[:8]
 
 
@@ -195,9 +202,8 @@ class Node:
 
     def _talk(self, line: Line, settings: Settings, journal: Journal, memory: Memory) -> Any:
         """Speak with the coordinator until the stream ends; yields at every event."""
-        identity = Identity.load(self._home / KEYS, settings.party)
         logs = [Verifier.parse(key) for key in settings.log_keys]
-        witness = Witness(identity.witness, logs, FileWitnessStore.open(self._home / "witness"))
+        witness = KeptWitness(self._home, settings.party, {settings.log_origin: logs})
         hello = line.ask(
             line.partner.Hello,
             partner_pb2.HelloRequest(
@@ -220,7 +226,7 @@ class Node:
                 if event.kind == partner_pb2.PartnerEvent.LOG_ENTRY:
                     self._heard(event, journal)
                 elif event.kind == partner_pb2.PartnerEvent.CHECKPOINT:
-                    self._cosign(line, witness, settings, journal)
+                    self._cosign(line, witness.now(), settings, journal)
                     write(self._home / POSITION, str(event.size).encode())
                 send_statements(line, memory)
                 self._keep_child(settings)

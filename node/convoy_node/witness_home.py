@@ -1,6 +1,7 @@
 """The witness of a node's folder, opened beside the node: other processes may have it open as well.
 
     open_witness(home) -> Witness      needs no ledger lock: the store keeps processes apart (flock, compare and set)
+    KeptWitness(home, party, logs).now() -> Witness    the same; a rotation by another process is followed without a restart
     check_log_standing(home, receipts) raises ActionRefused if the log is convicted, or omits what this node stated
 
 It cosigns the node's own log (``node.toml``) and the logs of others that its operator lists in ``witness-logs.txt``, one a
@@ -9,6 +10,7 @@ line: ``log <vkey>``, or ``log <vkey> <origin>`` for a log that signs under anot
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -23,7 +25,7 @@ from convoy_audit.witness import Alarm, Witness
 from convoy_audit.witness_store import FileWitnessStore
 from convoy_contracts.document import Contract
 from convoy_node.errors import ActionRefused, SettingsRefused
-from convoy_node.identity import Identity
+from convoy_node.identity import WITNESS, WITNESS_NEXT, Identity
 from convoy_node.receipts import Receipts
 from convoy_node.settings import Settings
 from convoy_node.setup import contracts
@@ -40,8 +42,70 @@ def open_witness(home: Path) -> Witness:
         StoreError: its memory is lost or damaged; it does not start again from nothing (SPEC.md W4).
     """
     settings = Settings.load(home)
-    identity = Identity.load(home / "keys", settings.party)
-    return Witness(identity.witness, pinned_logs(home, settings), FileWitnessStore.open(home / FOLDER))
+    return KeptWitness(home, settings.party, pinned_logs(home, settings)).now()
+
+
+class KeptWitness:
+    """The witness of a folder, with the keys that it has at each moment.
+
+    It signs with the present keys, and with each former pair that a contract of this folder pins: nodes judge a run by the
+    contract's keys, the log counts the present ones. While a change is under way it signs with every pair there is.
+
+    Args:
+        home: the node's folder.
+        party: whose it is.
+        logs: keys of the logs that it knows, by origin.
+
+    Raises:
+        NodeError, StoreError: as ``open_witness``.
+    """
+
+    def __init__(self, home: Path, party: str, logs: Mapping[str, Sequence[Verifier]]) -> None:
+        self._home, self._party = home, party
+        self._logs = logs
+        self._store = FileWitnessStore.open(home / FOLDER)
+        self._stamp = self._now_stamp()
+        self._identity, self._witness = self._made()
+
+    def now(self) -> Witness:
+        """Return the witness."""
+        stamp = self._now_stamp()
+        if stamp != self._stamp:
+            # Keys that changed in between are read again at the next call: the stamp is older than they.
+            self._stamp = stamp
+            self._identity, self._witness = self._made()
+        return self._witness
+
+    def of(self, contract: Contract) -> tuple[Verifier, ...]:
+        """Return this witness's own keys, present or former, that a contract pins; none where it pins others."""
+        self.now()
+        return tuple(key.verifier for key in self._identity.witness_of(pinned_witness(contract, self._party)))
+
+    def _made(self) -> tuple[Identity, Witness]:
+        keys = self._home / "keys"
+        identity = Identity.load(keys, self._party)
+        former = identity.former_witnesses
+        if former and not (keys / WITNESS_NEXT).exists():
+            pinned = [pinned_witness(Contract.parse(text), self._party) for text in contracts(self._home).values()]
+            former = tuple(own for own in former if any(identity.witness_of(keys) == own for keys in pinned))
+        signers = [*identity.witness, *(key for own in former for key in own)]
+        return identity, Witness(signers, self._logs, self._store)
+
+    def _now_stamp(self) -> tuple[tuple[int, int], ...]:
+        found = []
+        for name in (WITNESS, WITNESS_NEXT):
+            try:
+                about = (self._home / "keys" / name).stat()
+            except OSError:
+                continue
+            found.append((about.st_ino, about.st_mtime_ns))
+        return tuple(found)
+
+
+def pinned_witness(contract: Contract, party: str) -> tuple[str, ...]:
+    """Return the witness keys that a contract pins for a party."""
+    found = contract.party(party)
+    return tuple(found.witnessKey.split("\n")) if found is not None and found.witnessKey is not None else ()
 
 
 def contracts_policy(home: Path, settings: Settings) -> Policy | None:

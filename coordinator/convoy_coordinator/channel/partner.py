@@ -24,6 +24,7 @@ from convoy_audit.events import (
     PartyRotated,
     ReleasePublished,
     ReleaseRecalled,
+    WitnessFollowed,
 )
 from convoy_contracts.instants import timestamp
 from convoy_contracts.wire import partner_pb2, partner_pb2_grpc
@@ -44,8 +45,8 @@ CHUNK_BYTES: Final = 256 * 1024
 BATCH: Final = 500
 HEARTBEAT_S: Final = 1.0
 TOLD: Final = (
-    PartyEnrolled, PartyRotated, PartyRevoked, PartyDeparted, ContractOffered, ContractSigned, ContractActivated,
-    ContractChanged, ReleasePublished, ReleaseRecalled,
+    PartyEnrolled, PartyRotated, PartyRevoked, PartyDeparted, WitnessFollowed, ContractOffered, ContractSigned,
+    ContractActivated, ContractChanged, ReleasePublished, ReleaseRecalled,
 )  # fmt: skip
 """The events that a stream carries: what changes whom and what a node may believe."""
 
@@ -237,7 +238,7 @@ class PartnerServicer(partner_pb2_grpc.PartnerServicer):
         return await self._serve(request, context, "Renew", renew)
 
     async def Rotate(self, request: Any, context: Any) -> Any:
-        """Follow the caller to a new identity key, or to a new key of its SuperNode."""
+        """Follow the caller to a new identity key, to new keys of its witness, or to a new key of its SuperNode."""
 
         def rotate(caller: Caller) -> Any:
             if request.supernode_key:

@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Final
 
 from convoy_audit.errors import AuditError
-from convoy_audit.events import CertificateIssued, DutiesEnded, KeyRotated
+from convoy_audit.events import CertificateIssued, DutiesEnded, KeyRotated, WitnessRotated
 from convoy_audit.keys import verify_ed25519
 from convoy_contracts.wire.proof import rotation_proof, supernode_proof
 from convoy_coordinator.db.session import SessionFactory, writing
@@ -28,6 +28,7 @@ from convoy_coordinator.journal import Clock, Journal
 from convoy_coordinator.parties import keys
 from convoy_coordinator.parties.service import REVOCATION_REASONS, PartyService
 from convoy_coordinator.parties.store import Party, Standing
+from convoy_coordinator.parties.witnesses import WitnessKeys
 
 OVERLAP: Final = timedelta(days=7)
 """How long a former identity key still counts for statements and signatures after a rotation."""
@@ -50,6 +51,7 @@ class AccessService:
         sessions: the database.
         journal: the log, written before each effect.
         parties: who is enrolled, and how they stand.
+        witnesses: which keys their witnesses have.
         intake: takes statements.
         authority: returns the CA.
         clock: the present instant.
@@ -60,6 +62,7 @@ class AccessService:
         sessions: SessionFactory,
         journal: Journal,
         parties: PartyService,
+        witnesses: WitnessKeys,
         intake: Intake,
         authority: Callable[[], Authority],
         clock: Clock,
@@ -67,6 +70,7 @@ class AccessService:
         self._sessions = sessions
         self._journal = journal
         self._parties = parties
+        self._witnesses = witnesses
         self._intake = intake
         self._authority = authority
         self._clock = clock
@@ -80,6 +84,10 @@ class AccessService:
         """Tell the watchers that a party's access has changed."""
         for watcher in self._watchers:
             watcher(party)
+
+    def renewed(self, party: str, witness_key: str) -> None:
+        """Say with which witness keys a party comes back that was shut out."""
+        self._witnesses.renewed(party, witness_key)
 
     def issue(self, party: str, csr: bytes) -> Issued:
         """Make and keep a certificate for a party's node.
@@ -163,20 +171,24 @@ class AccessService:
             return self.issue(caller.party.id, csr)
 
     def rotate(self, caller: Caller, statement: bytes) -> tuple[int, str]:
-        """Follow a party to a new identity key.
+        """Follow a party to a new identity key, or to new keys of its witness.
 
         Args:
-            statement: ``node:key:rotated``, signed by the old key, with the new key's own signature inside.
+            statement: ``node:key:rotated``, signed by the old key, with the new key's own signature inside; or
+                ``node:witness:rotated``, with the signatures of all old and new witness keys inside.
 
         Returns:
-            The index of the statement, and until when the old key still counts (ISO 8601).
+            The index of the statement, and until when the old identity key still counts (ISO 8601). For a witness: from where
+            on the log counts the new keys, and nothing.
 
         Raises:
             Problem: ROTATION_REFUSED, or why the log does not take the statement.
         """
         event = self._intake.read(statement, caller.party.id)
+        if isinstance(event, WitnessRotated):
+            return self._rotate_witness(event, statement), ""
         if not isinstance(event, KeyRotated):
-            raise Problem("ROTATION_REFUSED", "the statement is no node:key:rotated", party=caller.party.id)
+            raise Problem("ROTATION_REFUSED", "the statement is no change of keys", party=caller.party.id)
         party = self._parties.get(caller.party.id)
         again = party.identity_kid == event.new_key_id
         wanted = _next_kid(party.identity_kid)
@@ -191,6 +203,15 @@ class AccessService:
             _, until = self._parties.rotate(party.id, event.new_key_id, event.identity_key, OVERLAP, digest, index)
         self.changed(party.id)
         return index, until.isoformat()
+
+    def _rotate_witness(self, change: WitnessRotated, statement: bytes) -> int:
+        self._witnesses.check(change)
+        with self._journal.order():
+            (index,) = self._intake.take([statement], change.party)
+            # If we die here: the party's word is in the log, and the log goes on to count the old keys; the node asks again.
+            counted_from = self._witnesses.follow(change, f"sha256:{hashlib.sha256(statement).hexdigest()}", index)
+        self.changed(change.party)
+        return counted_from
 
     def rotate_supernode(self, caller: Caller, key: bytes, proof: bytes, identity_proof: bytes) -> int:
         """Let another SuperNode key follow: the runtime's door takes it, and the old one no more.

@@ -226,6 +226,7 @@ class EnrolmentService:
             asked = _card(found.card.encode()).enrolment()
             # If we die in here: the decision is in the log; approving again enrols or finds the party as it is.
             if self._parties.standing(found.party).state in ("revoked", "left"):
+                self._access.renewed(found.party, self._parties.check(asked).witness_key)
                 self._parties.recover(asked)
             else:
                 self._parties.enrol(asked)
