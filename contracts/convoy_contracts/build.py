@@ -1,7 +1,7 @@
 """Build contract documents: the templates behind ``convoy-contracts new``, the demo and the tests.
 
     contract(uid=..., parties=[Member(...)], assets=[Asset(...)], specification=spec, purpose=..., ...) -> dict
-    risk_contract(...), severity_contract(...), pairs_contract(...), recommendation_contract(...)
+    risk_contract(...), severity_contract(...), pairs_contract(...), recommendation_contract(...), towers_contract(...)
                                                the same with purpose, algorithm id and output filled in
 
 The result is a plain document; ``Contract.parse(canonical_bytes(document))`` checks it. Nothing here signs.
@@ -190,6 +190,16 @@ def recommendation_contract(**members: Any) -> dict[str, Any]:
     """Return a contract for the joint recommendation model; keywords as ``contract`` without algorithm, purpose and output."""
     return contract(
         algorithm="recommend-items",
+        purpose="convoy:Recommendation",
+        output="convoy:GlobalModel",
+        **members,
+    )
+
+
+def towers_contract(**members: Any) -> dict[str, Any]:
+    """Return a contract for two towers over charging operators; keywords as ``contract`` without algorithm, purpose and output."""
+    return contract(
+        algorithm="recommend-towers",
         purpose="convoy:Recommendation",
         output="convoy:GlobalModel",
         **members,

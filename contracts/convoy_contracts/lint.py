@@ -14,7 +14,12 @@ from convoy_contracts.decide.gates import at, is_a, related, territory
 from convoy_contracts.document import Contract, Permission
 from convoy_contracts.errors import DocumentMalformed
 from convoy_contracts.lawyers import text_faults
-from convoy_contracts.specification import PairsSpecification, RiskSpecification, SeveritySpecification
+from convoy_contracts.specification import (
+    PairsSpecification,
+    RiskSpecification,
+    SeveritySpecification,
+    TowersSpecification,
+)
 from convoy_contracts.vocabulary import ACTIONS, GRADES, PURPOSES
 
 
@@ -316,7 +321,7 @@ def _budgets(contract: Contract) -> Iterator[LintFault]:
 
 
 def _is_vertical(specification: object) -> bool:
-    if isinstance(specification, PairsSpecification):
+    if isinstance(specification, PairsSpecification | TowersSpecification):
         return False
     return not isinstance(specification, RiskSpecification | SeveritySpecification) or len(specification.towers) > 1
 

@@ -304,16 +304,15 @@ class Cuts(Closed):
 Cells = Annotated[Cuts | Levels, Field(discriminator="kind")]
 
 
-class Residual(Closed):
-    """A small network on top of the tables (CANN), trained by DP-SGD through LOCAL sums; never over a joint cohort.
+class Descent(Closed):
+    """A training by DP-SGD through LOCAL sums: steps over secret Poisson samples; never over a joint cohort.
 
     ``rateMicro``: chance of a person to be in a step, in millionths, by a secret coin of its node. ``batch``: the PUBLIC
     number by which a step's sum is divided, whatever its real size. ``noiseMilli``: sigma of a step's sum in thousandths of
     ``clip``. ``costMicro``: what all steps cost together, mu^2 in millionths, at least what the accountant says of rate,
-    noise and steps; the tables get the rest of the run's mu^2. ``seed``: of the public weights it starts from.
+    noise and steps; the rest of the run's mu^2 is for its other sums. ``seed``: of the public weights it starts from.
     """
 
-    hidden: int = Field(ge=2, le=64)
     steps: int = Field(ge=1, le=1000)
     rateMicro: int = Field(ge=1, le=1_000_000)
     batch: int = Field(ge=1)
@@ -325,9 +324,67 @@ class Residual(Closed):
     seed: int = Field(default=1, ge=0)
 
     @model_validator(mode="after")
-    def _numbers_are_positive(self) -> Residual:
+    def _numbers_are_positive(self) -> Descent:
         if Decimal(self.clip) <= 0 or Decimal(self.learningRate) <= 0 or Decimal(self.decay) < 0:
             raise ValueError("clip and learningRate must be positive, decay not negative")
+        return self
+
+
+class Residual(Descent):
+    """A small network on top of the tables (CANN): one layer of ``hidden`` units."""
+
+    hidden: int = Field(ge=2, le=64)
+
+
+class Network(Descent):
+    """Two towers: a person's history and columns pass ``units`` units into a ``space`` in which items have places, too."""
+
+    units: int = Field(ge=2, le=64)
+    space: int = Field(ge=2, le=32)
+
+
+class ListTest(Closed):
+    """Hold-out of a recommender, and the gate before its release (``convoy_models.recommend.judged``).
+
+    ``holdoutMilli``: share of persons who are never trained on, by secret coins of their node. ``shareMilli``: share of the
+    run's mu^2 that judging costs. ``confidenceMilli``: how sure "better than the general list" must be. ``length``: of the list
+    in which a hidden item has to be.
+    """
+
+    holdoutMilli: int = Field(default=200, ge=20, le=500)
+    shareMilli: int = Field(default=50, ge=5, le=500)
+    confidenceMilli: int = Field(default=800, ge=500, le=999)
+    length: int = Field(default=10, ge=1, le=100)
+
+
+class TowersSpecification(Closed):
+    """Two towers over histories of charging operators with the same columns about different persons (DESIGN §3).
+
+    A step of DP-SGD needs a person's whole gradient at one node, so every column is a charging operator's: its histories, and
+    ``profile``, what else it knows of a person. A carmaker's profile belongs into ``recommend-items/1``. ``popularityMilli``:
+    share of the run's mu^2 for how often each item is used: the general list, and where the training starts.
+    """
+
+    kind: Literal["recommend-towers/1"]
+    items: tuple[Name, ...] = Field(min_length=2, max_length=2000)
+    profile: tuple[Feature, ...] = Field(default=(), max_length=64)
+    network: Network
+    test: ListTest = ListTest()
+    popularityMilli: int = Field(default=50, ge=5, le=500)
+    epsilonMicro: int = Field(ge=1)
+    deltaNano: int = Field(ge=1)
+    noiseRule: Literal["honest-one/1"] = NOISE_RULE
+    cohortFloor: int = Field(default=3_000, ge=1)
+
+    @model_validator(mode="after")
+    def _names_are_distinct(self) -> TowersSpecification:
+        names = [feature.name for feature in self.profile]
+        if len(set(self.items)) != len(self.items) or len(set(names)) != len(names):
+            raise ValueError("items or profile columns repeat")
+        if "items" in names:
+            raise ValueError("'items' is the column of histories and no profile column")
+        if self.test.length >= len(self.items):
+            raise ValueError("a list as long as the catalogue tests nothing; shorten test.length")
         return self
 
 
@@ -377,5 +434,6 @@ class PairsSpecification(Closed):
 
 
 Specification = Annotated[
-    RiskSpecification | SeveritySpecification | PairsSpecification | RecommendSpecification, Field(discriminator="kind")
+    RiskSpecification | SeveritySpecification | PairsSpecification | RecommendSpecification | TowersSpecification,
+    Field(discriminator="kind"),
 ]

@@ -14,10 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from convoy_contracts.specification import PairsSpecification, RecommendSpecification, RiskSpecification
+from convoy_contracts.specification import (
+    PairsSpecification,
+    RecommendSpecification,
+    RiskSpecification,
+    TowersSpecification,
+)
 from convoy_models.errors import ModelsError
 from convoy_models.fixedpoint import Floats
 from convoy_models.recommend.model import RecommendModel
+from convoy_models.recommend.towers import TowersModel
 from convoy_models.risk.model import Factor, RiskModel
 from convoy_models.risk.pairs_model import PairsModel
 
@@ -31,8 +37,8 @@ class CurvesRefused(ModelsError):
     """This kind of model has no tables to show."""
 
     code = "CURVES_REFUSED"
-    fix = "Shown are risk-towers/1, risk-pairs/1 and recommend-items/1; load others with their own tools."
-    fix_zh = "可显示 risk-towers/1、risk-pairs/1 与 recommend-items/1；其他模型请用各自工具加载。"
+    fix = "Shown are risk-towers/1, risk-pairs/1 and recommend-*/1; load others with their own tools."
+    fix_zh = "可显示 risk-towers/1、risk-pairs/1 与 recommend-*/1；其他模型请用各自工具加载。"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +75,18 @@ def factors(specification: Mapping[str, Any], arrays: Mapping[str, Floats]) -> t
         return (Factor("all", "", "base rate", "", math.exp(tables.level)), *tables.table())
     if kind == "recommend-items/1":
         spec = RecommendSpecification.model_validate_json(text)
-        model = RecommendModel.from_arrays(spec, arrays)
-        share = np.maximum(model.popularity, 0.0) / max(float(np.maximum(model.popularity, 0.0).max()), 1e-9)
-        return tuple(
-            Factor("joint", "charging", "popularity", item, float(value))
-            for item, value in zip(spec.items, share, strict=True)
-        )
+        return _popularity("joint", spec.items, RecommendModel.from_arrays(spec, arrays).popularity)
+    if kind == "recommend-towers/1":  # the network itself stands in no table
+        towers = TowersSpecification.model_validate_json(text)
+        return _popularity("all", towers.items, TowersModel.from_arrays(towers, arrays).popularity)
     raise CurvesRefused(f"a model of kind {kind} has no tables of factors.")
+
+
+def _popularity(cohort: str, items: Sequence[str], popularity: Floats) -> tuple[Factor, ...]:
+    share = np.maximum(popularity, 0.0) / max(float(np.maximum(popularity, 0.0).max()), 1e-9)
+    return tuple(
+        Factor(cohort, "charging", "popularity", item, float(value)) for item, value in zip(items, share, strict=True)
+    )
 
 
 def show(rows: Sequence[Factor]) -> list[str]:

@@ -77,7 +77,14 @@ def top_decile_auc(true_rate: Floats, rate: Floats) -> float:
 
 
 def hit_rate(scores: Floats, used: npt.NDArray[np.bool_], held_out: npt.NDArray[np.int64], k: int = 10) -> float:
-    """Return the share of persons whose held-out item is among the k best items not used yet.
+    """Return the share of persons whose held-out item is in their list; see ``hits``."""
+    return float(np.mean(hits(scores, used, held_out, k)))
+
+
+def hits(
+    scores: Floats, used: npt.NDArray[np.bool_], held_out: npt.NDArray[np.int64], k: int = 10
+) -> npt.NDArray[np.bool_]:
+    """Return whose held-out item is among the k best items not used yet, (N,).
 
     Args:
         scores: (N, items).
@@ -87,7 +94,7 @@ def hit_rate(scores: Floats, used: npt.NDArray[np.bool_], held_out: npt.NDArray[
     """
     open_scores = np.where(used, -np.inf, scores)
     target = open_scores[np.arange(held_out.size), held_out]
-    return float(np.mean((open_scores >= target[:, None]).sum(axis=1) - 1 < k))
+    return np.asarray((open_scores >= target[:, None]).sum(axis=1) - 1 < k)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,9 @@ Derivation of ``clip`` (exact upper bounds, fixed-point rounding included):
    exact in the ring.
    Tables (``risk-pairs/1``): a person is in one cell of each of ``m`` tables, so label sums have ``clip = sqrt(m)
    claimCap`` and model sums ``clip = sqrt(m) modelCap``, plus the same rounding term.
-   Residual (``Residual``): a person's gradient is cut to ``clip`` in L2, plus the same rounding term. Steps are sampled inside
-   each node (secret coins), so they are charged together by an envelope (``mechanisms``), with a tail of delta / 50.
+   Networks (``Residual``, ``recommend-towers/1``): a person's gradient is cut to ``clip`` in L2, plus the same rounding term.
+   Steps are sampled inside each node (secret coins), so they are charged together by an envelope (``mechanisms``), with a
+   tail of delta / 50.
 5. Gram ``x x'`` with ``||x|| <= C``: Frobenius norm <= C^2; profile ``z z'`` with ``||z|| <= 1``:
    <= 1; cross ``z x'``: <= C. Rows are rounded towards zero, which cannot lengthen them. All
    entries are opened, symmetric ones twice, and the norm counts both.
@@ -64,11 +65,12 @@ from convoy_contracts.specification import (
     SeveritySpecification,
     Specification,
     Tower,
+    TowersSpecification,
 )
 from convoy_models.accounting import mu_of
 from convoy_models.errors import ModelsError
 from convoy_models.fixedpoint import FACTOR_BITS, LOCAL_BITS
-from convoy_models.mechanisms import TAIL_SHARE, left_of
+from convoy_models.mechanisms import left_of
 
 Kind = Literal["LOCAL", "DOT", "WEIGHTED", "TRILINEAR"]
 Cohort = Literal["joint", "solo", "all"]
@@ -77,7 +79,7 @@ Purpose = Literal[
     "holdout-observed", "holdout-levels", "holdout-logs", "holdout-ratio", "holdout-base", "holdout-squares",
     "holdout-score", "holdout-years", "holdout-null", "holdout-oem", "holdout-bands", "holdout-band",
     "holdout-insurer", "holdout-own-logs", "holdout-less-base", "holdout-less-expected", "holdout-less-logs",
-    "residual",
+    "residual", "popularity", "descent", "holdout-lists",
 ]  # fmt: skip
 
 EVALUATION_LOG_BOUND = 0.5
@@ -226,26 +228,24 @@ def plan(specification: Specification, roles: Mapping[str, Sequence[str]]) -> Pl
     Raises:
         PlanRefused: a role is missing, there is more than one OEM, or the numbers make no run.
     """
+    from convoy_models.neural.planned import tail_of, tower_queries
+
     sides = {role: Side(role, tuple(sorted(parties))) for role, parties in roles.items() if parties}
-    limit = mu_of(specification.epsilonMicro / 1e6, left_of(specification.deltaNano / 1e9, _tail(specification))) ** 2
+    limit = mu_of(specification.epsilonMicro / 1e6, left_of(specification.deltaNano / 1e9, tail_of(specification))) ** 2
     if isinstance(specification, RiskSpecification):
         queries = _risk(specification, sides, limit)
     elif isinstance(specification, SeveritySpecification):
         queries = _risk(specification.as_frequency(), sides, limit)
     elif isinstance(specification, PairsSpecification):
         queries = _pairs(specification, _side(sides, "insurer"), limit)
+    elif isinstance(specification, TowersSpecification):
+        queries = tower_queries(specification, _side(sides, "charging"), limit)
     else:
         queries = _recommend(specification, sides, limit)
     made = Plan(specification.kind, tuple(queries), limit)
     if made.charge > limit:
         raise PlanRefused("the plan would pass its own epsilon")
     return made
-
-
-def _tail(specification: Specification) -> float:
-    """Return what a sampled training sets aside of delta (``mechanisms.envelope``)."""
-    found = specification.residual if isinstance(specification, PairsSpecification) else None
-    return 0.0 if found is None or found.rateMicro == 1_000_000 else specification.deltaNano / 1e9 / TAIL_SHARE
 
 
 def _side(sides: Mapping[str, Side], role: str, single: bool = False) -> Side:

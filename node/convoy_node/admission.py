@@ -316,8 +316,8 @@ class Admission:
             whole = tuple(sorted((pair for pairs in cohort.links.values() for pair in pairs), key=lambda pair: pair[1]))
             links = dict.fromkeys(links, whole)
         solo = cohort.solo if peers else tuple(sorted(cohort.persons))
-        # Only an insurer learns from persons without a counterpart.
-        used = Cohort(solo if settings.role == "insurer" else (), links)
+        # Where two holders meet, only an insurer learns from persons without a counterpart.
+        used = Cohort(solo if settings.role == "insurer" or not peers else (), links)
         return make_part(case.specification, settings.role, links, solo, table), used
 
     def _own_witness(self, contract: Contract) -> tuple[Verifier, ...]:

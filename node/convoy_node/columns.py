@@ -16,6 +16,7 @@ from convoy_contracts.specification import (
     RecommendSpecification,
     SeveritySpecification,
     Specification,
+    TowersSpecification,
 )
 
 Kind = Literal["numeric", "integer", "text", "list", "claims", "exposure"]
@@ -45,16 +46,17 @@ def expected_columns(specification: Specification, role: str) -> tuple[Column, .
             return (Column(HISTORY, "list", specification.items),)
         return tuple(Column(f.name, "numeric") for f in specification.profile) if role == "oem" else ()
     features: list[Knots | Cuts | Levels] = []
+    if isinstance(specification, TowersSpecification):
+        return (
+            (Column(HISTORY, "list", specification.items), *map(_column, specification.profile))
+            if role == "charging"
+            else ()
+        )
     if isinstance(specification, PairsSpecification):
         features += specification.features if role == "insurer" else ()
     else:
         features += [feature for tower in specification.towers if tower.role == role for feature in tower.features]
-    columns = [
-        Column(f.name, "text", () if f.other is not None else f.levels)
-        if isinstance(f, Levels)
-        else Column(f.name, "numeric")
-        for f in features
-    ]
+    columns = [_column(feature) for feature in features]
     if role == "insurer":
         seen = (
             Column(specification.amount, "numeric")
@@ -63,3 +65,9 @@ def expected_columns(specification: Specification, role: str) -> tuple[Column, .
         )
         columns += [Column(specification.claims, "claims"), seen]
     return tuple(columns)
+
+
+def _column(feature: Knots | Cuts | Levels) -> Column:
+    if isinstance(feature, Levels):
+        return Column(feature.name, "text", () if feature.other is not None else feature.levels)
+    return Column(feature.name, "numeric")

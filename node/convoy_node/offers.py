@@ -17,11 +17,12 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from convoy_contracts.specification import RecommendSpecification
+from convoy_contracts.specification import RecommendSpecification, TowersSpecification
 from convoy_models.bundle import Bundle
 from convoy_models.recommend.items import history_rows, profile_rows
 from convoy_models.recommend.model import RecommendModel
 from convoy_models.recommend.rerank import Context, Listed, Offer, Wish, recommend
+from convoy_models.recommend.towers import TowersModel
 from convoy_node import dataset
 from convoy_node.errors import NodeError
 from convoy_node.settings import Settings
@@ -46,7 +47,7 @@ def list_for(bundle: Bundle, home: Path, catalogue: Sequence[Offer] | None, aske
     """Return the offers for one person.
 
     Args:
-        bundle: a verified release of ``recommend-items/1``.
+        bundle: a verified release of ``recommend-items/1`` or ``recommend-towers/1``.
         home: the node's folder.
         catalogue: what the offers are, in any order; None takes kinds from the ids.
         asked: who asks for what.
@@ -55,14 +56,8 @@ def list_for(bundle: Bundle, home: Path, catalogue: Sequence[Offer] | None, aske
         NodeError: another kind of model, an unknown person, or a catalogue of other offers.
         ModelsError: numbers that make no list.
     """
-    if bundle.specification.get("kind") != "recommend-items/1":
-        raise NodeError(
-            "this release recommends nothing.",
-            code="RELEASE_OF_ANOTHER_KIND",
-            fix="Name a release of recommend-items/1.",
-        )
-    spec = RecommendSpecification.model_validate_json(json.dumps(bundle.specification))
-    model = RecommendModel.from_arrays(spec, bundle.arrays)
+    model = _model(bundle)
+    spec = model.specification
     offers = {offer.id: offer for offer in catalogue or [offer_of(item) for item in spec.items]}
     if set(offers) != set(spec.items):
         odd = sorted(set(offers) ^ set(spec.items))
@@ -74,7 +69,7 @@ def list_for(bundle: Bundle, home: Path, catalogue: Sequence[Offer] | None, aske
     is_personal = asked.person not in opted_out(home)
     scores, used = popularity, frozenset[str]()
     if is_personal:
-        scores, used = _scores(model, spec, home, asked.person)
+        scores, used = _scores(model, home, asked.person)
     return recommend(
         [offers[item] for item in spec.items],
         scores,
@@ -147,10 +142,29 @@ def set_opt_out(home: Path, person: str, *, is_out: bool) -> None:
     hidden.replace(path)
 
 
+def _model(bundle: Bundle) -> RecommendModel | TowersModel:
+    kind, text = bundle.specification.get("kind"), json.dumps(bundle.specification)
+    if kind == "recommend-items/1":
+        return RecommendModel.from_arrays(RecommendSpecification.model_validate_json(text), bundle.arrays)
+    if kind == "recommend-towers/1":
+        return TowersModel.from_arrays(TowersSpecification.model_validate_json(text), bundle.arrays)
+    raise NodeError(
+        "this release recommends nothing.",
+        code="RELEASE_OF_ANOTHER_KIND",
+        fix="Name a release of recommend-items/1 or recommend-towers/1.",
+    )
+
+
 def _scores(
-    model: RecommendModel, spec: RecommendSpecification, home: Path, person: str
+    model: RecommendModel | TowersModel, home: Path, person: str
 ) -> tuple[npt.NDArray[np.float64], frozenset[str]]:
-    settings = Settings.load(home)
+    settings, spec = Settings.load(home), model.specification
+    if isinstance(model, TowersModel) and settings.role != "charging":
+        raise NodeError(
+            f"this release reads the histories of a charging operator; this node's role is {settings.role!r}.",
+            code="RELEASE_OF_ANOTHER_KIND",
+            fix="Name a release of recommend-items/1, which also reads a driving profile.",
+        )
     if settings.data is None:
         raise NodeError("node.toml names no data.", code="DATA_MISSING", fix="Name the file in node.toml.")
     wanted = dataset.expected_columns(spec, settings.role)
@@ -168,7 +182,10 @@ def _scores(
             fix="Use the id of the person column; opted out is not needed.",
         )
     columns: Mapping[str, Any] = table.columns([person])
-    if settings.role == "charging":
-        used = columns[dataset.HISTORY][0]
-        return model.warm(history_rows(spec, columns[dataset.HISTORY]))[0], frozenset(map(str, used))
-    return model.cold(profile_rows(spec, columns))[0], frozenset()
+    if isinstance(model, TowersModel):
+        made = model.scores_of(columns, columns[dataset.HISTORY])
+    elif settings.role == "charging":
+        made = model.warm(history_rows(model.specification, columns[dataset.HISTORY]))
+    else:
+        made = model.cold(profile_rows(model.specification, columns))
+    return made[0], frozenset(map(str, columns[dataset.HISTORY][0])) if settings.role == "charging" else frozenset()

@@ -15,7 +15,12 @@ from typing import Any
 
 from convoy_contracts.document import Contract
 from convoy_contracts.roles import roles_of
-from convoy_contracts.specification import PairsSpecification, RecommendSpecification, Specification
+from convoy_contracts.specification import (
+    PairsSpecification,
+    RecommendSpecification,
+    Specification,
+    TowersSpecification,
+)
 from convoy_models import accounting
 from convoy_models.mechanisms import left_of
 from convoy_models.plan import Plan, PlannedQuery, layout, plan
@@ -157,6 +162,9 @@ def _columns(spec: Specification, query: PlannedQuery) -> tuple[str, ...]:
     if isinstance(spec, RecommendSpecification):
         profile = tuple(feature.name for feature in spec.profile)
         return {"gram": ("items",), "profile": profile}.get(query.purpose, (*profile, "items"))
+    if isinstance(spec, TowersSpecification):
+        profile = tuple(feature.name for feature in spec.profile)
+        return ("items",) if query.purpose == "popularity" else (*profile, "items")
     if isinstance(spec, PairsSpecification) and query.purpose == "residual":
         return tuple(feature.name for feature in spec.features)
     if isinstance(spec, PairsSpecification):

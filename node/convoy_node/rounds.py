@@ -21,6 +21,7 @@ from convoy_contracts.specification import (
     RiskSpecification,
     SeveritySpecification,
     Specification,
+    TowersSpecification,
 )
 from convoy_models.alone import alone_on
 from convoy_models.features import Block
@@ -35,6 +36,7 @@ from convoy_node import veto
 from convoy_node.errors import ActionRefused
 from convoy_node.residual_part import ResidualPart
 from convoy_node.tables_part import TablesPart
+from convoy_node.towers_part import TowersPart
 
 Floats = npt.NDArray[np.float64]
 Ids = Sequence[tuple[str, bytes]]
@@ -98,7 +100,9 @@ def make_part(
         everyone = dict.fromkeys([*solo, *(local for ids in links.values() for local, _ in ids)])
         part = TablesPart if specification.residual is None else ResidualPart
         return part(specification, list(everyone), table)
-    if isinstance(specification, PairsSpecification):
+    if isinstance(specification, TowersSpecification) and role == "charging":
+        return TowersPart(specification, list(dict.fromkeys(solo)), table)
+    if isinstance(specification, PairsSpecification | TowersSpecification):
         raise ActionRefused(f"role {role!r} has no part in a {specification.kind} run.", code="ROLE_WITHOUT_PART")
     labels: Callable[[Mapping[str, Any]], Labels] | None = None
     if isinstance(specification, SeveritySpecification):

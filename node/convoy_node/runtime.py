@@ -48,6 +48,7 @@ from convoy_node.memory import KnownRun
 from convoy_node.receipts import Receipts
 from convoy_node.rounds import Part, queries_of
 from convoy_node.settlement import settled
+from convoy_node.towers_part import TowersPart
 from convoy_node.witness_home import alarm_event, check_log_standing, contracts_policy
 
 BUCKET: Final = 50
@@ -350,6 +351,8 @@ class NodeRuntime:
         data: dict[str, Any] = {"veto": reason is not None, **({"cause": reason} if reason else {})}
         if value is not None:
             data["word"] = worth.word(run, value)
+        elif isinstance(part, TowersPart):
+            data["word"] = part.word(payload.data.get("candidate"), len(run.case.plan.queries[0].participants))
         worth.keep(self.home.path, run, value, attack, data, self._clock())
         self.journal.note("tried candidate", run=run.known.run, veto=reason, word=data.get("word"))
         return Payload(data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,16 +16,18 @@ from convoy_contracts.specification import (
     PairsSpecification,
     RiskSpecification,
     SeveritySpecification,
+    TowersSpecification,
 )
 from convoy_coordinator.federation.assignment import Assignment
 from convoy_coordinator.federation.evaluation import figures as evaluation_json
 from convoy_coordinator.federation.evaluation import measures
 from convoy_coordinator.federation.exchange import Figures
-from convoy_coordinator.federation.round_loop import Evaluated
+from convoy_coordinator.federation.lists import ListsJudged
+from convoy_coordinator.federation.round_loop import Evaluated, Model
 from convoy_models.bundle import Golden, ReleaseFacts, pack
-from convoy_models.card import CardFacts, Text
+from convoy_models.card import CardFacts, Measure, Text
 from convoy_models.recommend.items import bounded
-from convoy_models.recommend.model import RecommendModel
+from convoy_models.recommend.towers import TowersModel
 from convoy_models.risk.model import RiskModel
 from convoy_models.risk.pairs_model import PairsModel
 from convoy_models.risk.severity import SeverityModel
@@ -37,6 +39,7 @@ TITLES = {
         "联合驾驶风险模型（单因素与双因素表）", "Joint driver-risk model (tables of one factor and of two)"
     ),
     "recommend-items/1": Text("联合推荐模型（充电与服务）", "Joint recommendation model (charging and services)"),
+    "recommend-towers/1": Text("联合推荐模型（双塔网络）", "Joint recommendation model (two towers, a network)"),
 }
 LIMITS = (
     Text(
@@ -55,8 +58,8 @@ NOT_EVALUATED = Text(
 
 
 def release_body(
-    run: Assignment, model: RiskModel | SeverityModel | PairsModel | RecommendModel, figures: Figures, rows: Mapping[str, Any],
-    evidence: Mapping[str, Any], evaluated: Evaluated | None = None,
+    run: Assignment, model: Model, figures: Figures, rows: Mapping[str, Any], evidence: Mapping[str, Any],
+    evaluated: Evaluated | ListsJudged | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the body of ``POST /internal/releases``."""
     spec = run.specification
@@ -85,7 +88,7 @@ def release_body(
         noise_rule=spec.noiseRule,
         rows=[(party, int(count)) for party, count in sorted(rows.items()) if int(count) > 0],
         features=_features(run),
-        measures=measures(evaluated.evaluation, evaluated.words) if evaluated is not None else (),
+        measures=_measures(run, evaluated),
         limits=LIMITS if evaluated is not None else (*LIMITS, NOT_EVALUATED),
     )
     files = pack(
@@ -96,13 +99,22 @@ def release_body(
         card=card,
     )
     summary: dict[str, Any] = {"blobBytes": figures.blob_bytes, "exchanges": sum(figures.exchanges.values())}
-    if evaluated is not None:
+    if isinstance(evaluated, ListsJudged):
+        summary["lists"] = evaluated.figures()
+    elif evaluated is not None:
         summary["evaluation"] = evaluation_json(evaluated.evaluation, evaluated.words)
     return {
         "run": run.uid,
         "files": {name: b64encode(content).decode() for name, content in files.items()},
         "summary": summary,
     }
+
+
+def _measures(run: Assignment, evaluated: Evaluated | ListsJudged | None) -> Sequence[Measure]:
+    if isinstance(evaluated, ListsJudged):
+        spec = run.specification
+        return evaluated.measures(spec.test.length) if isinstance(spec, TowersSpecification) else ()
+    return measures(evaluated.evaluation, evaluated.words) if evaluated is not None else ()
 
 
 def _features(run: Assignment) -> list[tuple[str, list[str]]]:
@@ -113,10 +125,13 @@ def _features(run: Assignment) -> list[tuple[str, list[str]]]:
         network = [] if spec.residual is None else [f"network of {spec.residual.hidden} units, not a table"]
         tables = [feature.name for feature in spec.features] + [" × ".join(pair) for pair in spec.pairs]
         return [("insurer", tables + network)]
+    if isinstance(spec, TowersSpecification):
+        towers = f"network of {spec.network.units} units and {spec.network.space} dimensions, not a table"
+        return [("charging", [*(feature.name for feature in spec.profile), f"{len(spec.items)} items", towers])]
     return [("oem", [feature.name for feature in spec.profile]), ("charging", [f"{len(spec.items)} items"])]
 
 
-def _golden(model: RiskModel | SeverityModel | PairsModel | RecommendModel) -> Golden:
+def _golden(model: Model) -> Golden:
     """Return inputs on and between public points with the model's own outputs."""
     if isinstance(model, RiskModel):
         cohort = "joint" if "joint" in model.cohorts else "all"
@@ -129,6 +144,12 @@ def _golden(model: RiskModel | SeverityModel | PairsModel | RecommendModel) -> G
     if isinstance(model, PairsModel):
         columns = {feature.name: _points(feature) for feature in model.specification.features}
         return Golden("all", columns, [float(rate) for rate in model.rate(columns)])
+    if isinstance(model, TowersModel):
+        spec = model.specification
+        columns = {feature.name: _points(feature) for feature in spec.profile}
+        one_item = [spec.items[0], spec.items[1], spec.items[0]]
+        made = model.scores_of(columns, [[item] for item in one_item])
+        return Golden("all", columns | {"items": list(one_item)}, [float(score) for score in made[:, :8].reshape(-1)])
     items = len(model.specification.items)
     rows = bounded(np.eye(items)[:2], float(model.specification.historyNorm))
     scores = model.warm(rows)

@@ -19,13 +19,16 @@ from convoy_coordinator.federation import evaluation as gates
 from convoy_coordinator.federation.assignment import Assignment
 from convoy_coordinator.federation.errors import FederationError, NodeRefused, ProtocolBroken, QuorumMissing
 from convoy_coordinator.federation.exchange import Exchange
+from convoy_coordinator.federation.lists import ListsJudged, check_lists
 from convoy_coordinator.federation.port import CoordinatorPort
 from convoy_coordinator.federation.row_audit import audit_rows
 from convoy_models.gates import floor_of
 from convoy_models.holdout import Evaluation, Word
 from convoy_models.messages import Payload
 from convoy_models.plan import PlannedQuery
+from convoy_models.recommend.judged import read_lists
 from convoy_models.recommend.model import RecommendFit, RecommendModel
+from convoy_models.recommend.towers import TowersFit, TowersModel, asked_of
 from convoy_models.risk.cann import tables_fit
 from convoy_models.risk.fit import Ask, RiskFit
 from convoy_models.risk.model import RiskModel
@@ -34,12 +37,13 @@ from convoy_models.risk.severity import SeverityModel, severity_fit
 from convoy_models.sums import open_sum
 
 Floats = npt.NDArray[np.float64]
-Model = RiskModel | SeverityModel | PairsModel | RecommendModel
+Model = RiskModel | SeverityModel | PairsModel | RecommendModel | TowersModel
 FITS: Mapping[str, Callable[..., Any]] = {
     "risk-towers/1": RiskFit,
     "severity-towers/1": severity_fit,
     "risk-pairs/1": tables_fit,
     "recommend-items/1": RecommendFit,
+    "recommend-towers/1": TowersFit,
 }
 """The optimiser of each kind of specification."""
 WITNESS_STALE = "WITNESS_STALE"
@@ -194,9 +198,8 @@ class RoundLoop:
                 fix="convoy-contracts decide --explain shows each gate and its fix.",
             )
         rows = {party: int(answer.data.get("rows", 0)) for party, answer in answers.items()}
-        insurers = run.roles.get("insurer", ())
         holders = [party for party in run.roles.get("oem", ()) if party in rows]  # none where no sum is joint
-        joint = sum(rows[party] for party in holders or insurers)
+        joint = sum(rows[party] for party in holders or run.holders)
         floor = floor_of(run.specification)
         if joint < floor:
             raise FederationError(
@@ -267,17 +270,19 @@ class RoundLoop:
         except StopIteration as stop:
             return cast("Model", stop.value)
 
-    def evaluate(self, model: Model) -> Evaluated | None:
+    def evaluate(self, model: Model) -> Evaluated | ListsJudged | None:
         """Ask the planned sums about the hold-out, have every insurer try the candidate, and open the gates.
 
         Tables and severity hold nobody out; every insurer tries them on its own customers all the same.
 
         Raises:
             GateRefused: not better than alone on the hold-out.
-            NodeRefused: an insurer's veto.
+            NodeRefused: a party's veto.
         """
         if isinstance(model, RecommendModel):
             return None
+        if isinstance(model, TowersModel):
+            return self._judge_lists(model)
         found = gates.evaluate(self._run, model, self._exchange_sums)
         tried = model.inverse if isinstance(model, SeverityModel) else model  # as the nodes' sums know it
         candidate = {name: [float(v) for v in np.ravel(values)] for name, values in tried.to_arrays().items()}
@@ -298,6 +303,21 @@ class RoundLoop:
         self._progress({"step": "judged", "evaluation": gates.figures(found.evaluation, words)})
         gates.check_utility(self._run, found.evaluation, words)
         return Evaluated(found.evaluation, words)
+
+    def _judge_lists(self, model: TowersModel) -> ListsJudged:
+        (query,) = self._run.plan.evaluation.queries
+        found = read_lists(query, self._batch([Ask(query.id, asked_of(model))])[query.id])
+        self._count([query])
+        self._progress({"step": "evaluated", "lists": ListsJudged(found, {}).figures()})
+        candidate = {name: [float(v) for v in values] for name, values in model.to_arrays().items()}
+        data = {"run": self._run.uid, "attempt": self.attempt, "candidate": candidate}
+        answers = self._exchange.ask({party: ("candidate", Payload(data)) for party in query.participants})
+        said = {party: answer.data for party, answer in answers.items()}
+        gates.check_vetoes(said)
+        judged = ListsJudged(found, gates.words_of(said))
+        self._progress({"step": "judged", "lists": judged.figures()})
+        check_lists(self._run, judged)
+        return judged
 
     def finish(self, manifest_digest: str) -> None:
         """Tell every party that the run is over and log their statements."""

@@ -21,8 +21,8 @@ from convoy_contracts.specification import Cuts, Levels, PairsSpecification
 from convoy_models.errors import ModelsError
 from convoy_models.features import ColumnRefused, cells_of, numeric
 from convoy_models.fixedpoint import Floats
+from convoy_models.neural.path import LARGEST_WEIGHT
 
-LARGEST_WEIGHT = 50.0
 NAMES = ("hidden.weight", "hidden.bias", "output.weight")
 
 

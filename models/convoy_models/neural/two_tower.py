@@ -1,34 +1,46 @@
 """Persons and items in one space, trained by clipped sums: the neural second backend of the recommender.
 
-    score(person, item) = u(profile, history)' e_item + bias_item,  u = B tanh(A [profile, history] + a)
+    Towers.build(specification, columns, histories)     one node's persons in a run of ``recommend-towers/1``
+    .local_sum(query, weights) -> (query.size,)         popularity, one step of a secret Poisson sample, or the hold-out
+    Persons                                             the same network as a holder for ``recommend.descent`` (full batches)
 
-A person is ONE row and has one loss: the mean cross entropy of its own items under a softmax over all public items.
-So the clip bounds a person, whatever the length of its history. ``Persons`` is a holder for ``recommend.descent``:
-every step is one LOCAL sum with the node's own discrete noise under masks, exactly as in ``descent``; the ghost
-clipping is Opacus' (``clipped``), so (persons, size) gradients are never held in memory.
+The network is that of ``recommend.towers``. A person is ONE row and has one loss: the mean cross entropy of its own items
+under a softmax over all public items. So the clip bounds a person, whatever the length of its history. Ghost clipping is
+Opacus' (``clipped``), so (persons, size) gradients are never held in memory; noise is the node's own, under masks.
 
 While it trains, half of a person's items (a coin each, thrown anew for every sum) are its input and the other half what is
-to be guessed; at use the whole history goes in.
-
-Source of the architecture: two-tower retrieval (Covington et al. 2016; Yi et al. 2019).
+to be guessed; at use the whole history goes in. Nothing of a sample is kept after its sum.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from convoy_contracts.specification import TowersSpecification
 from convoy_models.errors import ShapeMismatch
 from convoy_models.fixedpoint import Floats
 from convoy_models.neural.clipped import ClippedSums, Rows
+from convoy_models.neural.sampling import Coins, SecretCoins
+from convoy_models.plan import PlannedQuery
+from convoy_models.recommend import judged, towers
+from convoy_models.recommend.items import used_items
+from convoy_models.recommend.towers import features, first_weights, scores
+
+__all__ = ["Persons", "Towers", "TwoTowers", "features", "first_weights", "scores"]
 
 Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
 KEPT = 0.5
 """Chance of an item of the history to stay in the input while training."""
+LARGEST_COUNT = 1e12
+"""No popularity of a message may be larger."""
 
 
 class TwoTowers(nn.Module):
@@ -88,50 +100,121 @@ class Persons:
         """
         if clip != self._clip:
             raise ShapeMismatch(f"built for a clip of {self._clip:g}, asked for {clip:g}.")
-        seen = self._used & (self._rng.random(self._used.shape) < KEPT)
-        asked = self._used & ~seen
-        asked[~asked.any(axis=1)] = self._used[~asked.any(axis=1)]
-        seen = self._used & ~asked  # nobody is asked to guess what it was told
+        return self.sum_of(weights, np.ones(self.persons, dtype=np.bool_))
+
+    def sum_of(self, weights: Floats, chosen: Bools) -> Floats:
+        """Return the sum of clipped ascent directions of the chosen persons, (size,). chosen: (N,)."""
+        used = self._used[chosen]
+        seen = used & (self._rng.random(used.shape) < KEPT)
+        asked = used & ~seen
+        asked[~asked.any(axis=1)] = used[~asked.any(axis=1)]
+        seen = used & ~asked  # nobody is asked to guess what it was told
         targets = asked / np.maximum(1.0, asked.sum(axis=1, keepdims=True).astype(np.float64))
-        x = features(self._profile, seen)
+        x = features(self._profile[chosen], seen)
 
         def losses(net: nn.Module, rows: Rows) -> Tensor:
             logs = torch.log_softmax(net(torch.from_numpy(x[rows])), dim=1)
             return -(torch.from_numpy(targets[rows]) * logs).sum(dim=1)
 
-        return -self._sums.sum(weights, np.arange(self.persons), losses)
+        return -self._sums.sum(weights, np.arange(len(x)), losses)
 
 
-def first_weights(profile: int, items: int, units: int, space: int, seed: int) -> Floats:
-    """Return public weights to start from: small random numbers, biases zero."""
-    rng = np.random.default_rng([seed, 46])
-    parts = [
-        rng.normal(size=units * (profile + items)) / math.sqrt(2.0),
-        np.zeros(units),
-        rng.normal(size=space * units) / math.sqrt(units),
-        rng.normal(size=items * space) * 0.1,
-        np.zeros(items),
-    ]
-    return np.asarray(np.round(np.concatenate(parts), 6), dtype=np.float64)
+@dataclass(slots=True)
+class Towers:
+    """One node's persons in a run of ``recommend-towers/1``.
 
-
-def features(profile: Floats, used: Bools) -> Floats:
-    """Return the network's input: profile, then the history scaled to norm 1."""
-    counts = used.sum(axis=1, keepdims=True).astype(np.float64)
-    history = used.astype(np.float64) / np.maximum(1.0, np.sqrt(counts))
-    return np.asarray(np.concatenate([profile, history], axis=1), dtype=np.float64)
-
-
-def scores(weights: Floats, profile: Floats, used: Bools, units: int, space: int) -> Floats:
-    """Return scores of every item, (N, items), in numpy: no torch needed at use.
-
-    Raises:
-        ShapeMismatch: not the weights of this network.
+    Who is held out, and which of its items is hidden, is drawn once, when the run begins, by coins that no data decide.
     """
-    x, items = features(profile, used), used.shape[1]
-    sizes = (units * x.shape[1], units, space * units, items * space, items)
-    if weights.shape != (sum(sizes),):
-        raise ShapeMismatch(f"the network has {sum(sizes)} weights, not {weights.size}.")
-    a, bias_a, b, e, bias_e = np.split(weights, np.cumsum(sizes)[:-1])
-    hidden = np.tanh(x @ a.reshape(units, -1).T + bias_a)
-    return np.asarray(hidden @ b.reshape(space, units).T @ e.reshape(items, space).T + bias_e)
+
+    spec: TowersSpecification
+    coins: Coins
+    learners: Persons
+    learned: Bools
+    profile: Floats
+    rest: Bools
+    hidden: Ints
+
+    @classmethod
+    def build(
+        cls,
+        spec: TowersSpecification,
+        columns: Mapping[str, Any],
+        histories: Iterable[Iterable[str]],
+        coins: Coins | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> Towers:
+        """Encode the persons of one node.
+
+        Args:
+            spec: the signed specification.
+            columns: the operator's own columns, (N,) each.
+            histories: item ids of each person.
+            coins: of the samples and of the hold-out; a node's own by default, others are for tests.
+            rng: of dropped and hidden items; not secret, not part of any promise.
+
+        Raises:
+            ModelsError: columns or items that do not fit; every fault of the columns at once.
+        """
+        coins, rng, net = coins or SecretCoins(), rng or np.random.default_rng(), spec.network
+        used = used_items(spec.items, histories)
+        profile = towers.profile_rows(spec, columns, len(used))
+        out = coins.throw(len(used), spec.test.holdoutMilli * 1000)
+        learned = used[~out]
+        persons = Persons(profile[~out], learned, net.units, net.space, float(net.clip), rng)
+        judged_on = out & used.any(axis=1)  # who used nothing has nothing to hide
+        rest = used[judged_on].copy()
+        hidden = np.argmax(rest * rng.random(rest.shape), axis=1)
+        rest[np.arange(len(rest)), hidden] = False
+        return cls(spec, coins, persons, learned, profile[judged_on], rest, hidden.astype(np.int64))
+
+    def local_sum(self, query: PlannedQuery, weights: object) -> Floats:
+        """Return this node's part of one sum, (query.size,) float64, before noise.
+
+        Args:
+            query: of the plan.
+            weights: public, by the keys of ``towers``; none for popularity.
+
+        Raises:
+            TowersRefused: weights that do not fit.
+        """
+        if query.purpose == "popularity":
+            return np.asarray(towers.bounded_history(self.learned).sum(axis=0))
+        network, general = _numbers(weights, towers.NETWORK), _numbers(weights, towers.GENERAL)
+        if query.purpose == "descent":
+            now = towers.checked(network, towers.weight_count(self.spec))
+            return self.learners.sum_of(now, self.coins.throw(self.learners.persons, self.spec.network.rateMicro))
+        if query.purpose == "holdout-lists":
+            return self.counts(network, general)
+        raise towers.TowersRefused(f"query {query.id!r} is no sum of {self.spec.kind}")
+
+    def counts(self, network: object, general: object) -> Floats:
+        """Return the four counts of own held-out persons, (4,): the network's list against a general one.
+
+        Args:
+            network: public weights, (weight_count,).
+            general: a score for each item, (items,).
+
+        Raises:
+            TowersRefused: weights that do not fit.
+        """
+        mine = self._scores(towers.checked(network, towers.weight_count(self.spec)))
+        popular = towers.checked(general, len(self.spec.items), LARGEST_COUNT)
+        return judged.counts(mine, popular, self.rest, self.hidden, self.spec.test.length)
+
+    def own_counts(self, network: object) -> Floats:
+        """Return the same counts against the list of an own item-item model without noise; for use at home only.
+
+        Raises:
+            TowersRefused: weights that do not fit.
+        """
+        mine = self._scores(towers.checked(network, towers.weight_count(self.spec)))
+        alone = towers.bounded_history(self.rest) @ judged.own_item_item(self.learned)
+        return judged.counts(mine, alone, self.rest, self.hidden, self.spec.test.length)
+
+    def _scores(self, weights: Floats) -> Floats:
+        return scores(weights, self.profile, self.rest, self.spec.network.units, self.spec.network.space)
+
+
+def _numbers(weights: object, key: str) -> object:
+    given = weights.get(key) if isinstance(weights, Mapping) else None
+    return given.get("weights") if isinstance(given, Mapping) else None

@@ -9,10 +9,11 @@ included (towards zero).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from convoy_contracts.specification import RecommendSpecification
 from convoy_models.errors import ModelsError
@@ -38,9 +39,22 @@ def history_rows(specification: RecommendSpecification, histories: Iterable[Iter
     Raises:
         HistoryRefused: an item that the contract does not list (count only, never the ids).
     """
-    place = {item: column for column, item in enumerate(specification.items)}
+    return bounded(used_items(specification.items, histories).astype(np.float64), float(specification.historyNorm))
+
+
+def used_items(items: Sequence[str], histories: Iterable[Iterable[str]]) -> npt.NDArray[np.bool_]:
+    """Return who used what, (N, items).
+
+    Args:
+        items: of the contract, in its order.
+        histories: item ids of each person; repetition counts once.
+
+    Raises:
+        HistoryRefused: an item that the contract does not list (count only, never the ids).
+    """
+    place = {item: column for column, item in enumerate(items)}
     people = [list(history) for history in histories]
-    used = np.zeros((len(people), len(place)))
+    used = np.zeros((len(people), len(place)), dtype=np.bool_)
     unknown = 0
     for row, history in enumerate(people):
         for item in history:
@@ -48,10 +62,10 @@ def history_rows(specification: RecommendSpecification, histories: Iterable[Iter
             if column < 0:
                 unknown += 1
             else:
-                used[row, column] = 1.0
+                used[row, column] = True
     if unknown:
         raise HistoryRefused(f"{unknown} entries name items that the contract does not list")
-    return bounded(used, float(specification.historyNorm))
+    return used
 
 
 def bounded(used: Floats, norm: float) -> Floats:

@@ -24,14 +24,14 @@ import numpy as np
 from convoy_contracts.specification import PairsSpecification
 from convoy_models.fixedpoint import Floats
 from convoy_models.neural import shapes
+from convoy_models.neural.path import Path
 from convoy_models.plan import Plan
 from convoy_models.risk.boosting import PairsFit
 from convoy_models.risk.fit import Ask, Noise, Sums, checked_sum
-from convoy_models.risk.model import DECIMALS, ModelMalformed
+from convoy_models.risk.model import ModelMalformed
 from convoy_models.risk.pairs_model import PairsModel
 from convoy_models.risk.tables import LEVEL, TableRows
 
-MOMENTUM = 0.9
 PREFIX = "residual/"
 NETWORK = "residual"
 """Key of the network's weights in an ask, beside 'insurer' (the tables)."""
@@ -125,7 +125,10 @@ class CannFit:
             FitRefused: a sum is missing, of wrong size or not finite.
         """
         base = yield from self._tables.steps()
-        path = Path(self._spec)
+        terms = self._spec.residual
+        if terms is None:
+            raise shapes.ResidualRefused("the specification has no residual")
+        path = Path(terms, shapes.first_weights(self._spec), terms.batch * float(self._spec.priorRate))
         tables = {key: [float(v) for v in values] for key, values in base.tables.items()} | {LEVEL: [base.level]}
         for query in (query for query in self._plan.queries if query.purpose == "residual"):
             ask = Ask(query.id, {"insurer": tables, NETWORK: {"weights": [float(v) for v in path.weights]}})
@@ -146,31 +149,3 @@ def tables_model(specification: PairsSpecification, arrays: Mapping[str, Floats]
         ModelMalformed: arrays that make no such model.
     """
     return (PairsModel if specification.residual is None else CannModel).from_arrays(specification, arrays)
-
-
-class Path:
-    """Where the weights of a residual have been."""
-
-    def __init__(self, spec: PairsSpecification) -> None:
-        residual = spec.residual
-        if residual is None:
-            raise shapes.ResidualRefused("the specification has no residual")
-        self.weights = shapes.first_weights(spec)
-        self._speed = np.zeros(self.weights.size)
-        self._tail = np.zeros(self.weights.size)
-        self._claims = residual.batch * float(spec.priorRate)
-        self._rate, self._decay = float(residual.learningRate), float(residual.decay)
-        self._from, self._done, self._steps = residual.steps // 2, 0, residual.steps
-
-    def take(self, uphill: Floats) -> None:
-        """Move by one opened sum of ascent directions."""
-        slope = uphill / self._claims - self._decay * self.weights
-        self._speed = MOMENTUM * self._speed + slope
-        self.weights = np.clip(self.weights + self._rate * self._speed, -shapes.LARGEST_WEIGHT, shapes.LARGEST_WEIGHT)
-        if self._done >= self._from:
-            self._tail += self.weights / (self._steps - self._from)
-        self._done += 1
-
-    def mean(self) -> Floats:
-        """Return the mean of the second half, six decimals."""
-        return np.asarray(np.round(self._tail, DECIMALS), dtype=np.float64)

@@ -16,9 +16,10 @@ from convoy_models.features import ColumnRefused
 from convoy_models.mechanisms import SampledGaussian, envelope, left_of, mixed_epsilon
 from convoy_models.neural import shapes
 from convoy_models.neural.cann import ResidualNet, Residuals, capped_losses, fit_cann_plain
+from convoy_models.neural.path import MOMENTUM
 from convoy_models.neural.planned import cost_micro, priced
 from convoy_models.plan import PlanRefused, plan
-from convoy_models.risk.cann import MOMENTUM, NETWORK, CannFit, CannModel, tables_model
+from convoy_models.risk.cann import NETWORK, CannFit, CannModel, tables_model
 from convoy_models.risk.fit import FitRefused
 from convoy_models.risk.model import ModelMalformed
 from convoy_models.risk.pairs_model import PairsModel

@@ -1,0 +1,114 @@
+"""This node's part in a run of two towers (``recommend-towers/1``): own customers, aligned with nobody.
+
+Torch is imported by the first run that needs it. Who is in a step, who is held out and which item is hidden is decided here
+by coins; the coordinator sends public weights and learns masked, noisy sums, nothing about a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from convoy_contracts.specification import TowersSpecification
+from convoy_models.errors import ModelsError
+from convoy_models.gates import each_confidence
+from convoy_models.holdout import Word
+from convoy_models.plan import PlannedQuery
+from convoy_models.recommend import judged
+from convoy_models.recommend.towers import TowersModel
+from convoy_node.columns import HISTORY
+from convoy_node.errors import ActionRefused
+from convoy_node.tables_part import Floats, Rows
+
+if TYPE_CHECKING:
+    from convoy_models.neural.two_tower import Towers
+
+VETO_CONFIDENCE = 0.95
+"""How sure an operator is that its customers are better served by the general list when it vetoes."""
+
+
+class TowersPart:
+    """A charging operator's contribution: popularity, steps of DP-SGD, and the hold-out, as LOCAL sums.
+
+    Args:
+        spec: the signed specification.
+        ids: local ids of everyone whose consent counts now, each once.
+        table: the node's rows.
+
+    Raises:
+        ModelsError: columns that do not fit; every fault at once.
+        ActionRefused: this node was installed without torch.
+    """
+
+    def __init__(self, spec: TowersSpecification, ids: Sequence[str], table: Rows) -> None:
+        try:
+            from convoy_models.neural.two_tower import Towers
+        except ImportError as error:
+            raise ActionRefused(
+                "this run trains a network and this node has no torch.",
+                code="NEURAL_MISSING",
+                fix="pip install 'convoy-models[neural]', then start the node again.",
+            ) from error
+        columns = table.columns(ids)
+        self._spec = spec
+        self._towers: Towers = Towers.build(spec, columns, columns[HISTORY])
+
+    @property
+    def links(self) -> Mapping[str, list[bytes]]:
+        """Nobody is aligned with anybody."""
+        return {}
+
+    def aligned(self, peer: str, rows: npt.NDArray[np.int64]) -> Floats | None:
+        """Refuse: a run of two towers has no common rows."""
+        raise ActionRefused("a run of two towers aligns no rows.", code="QUERY_WITHOUT_PART")
+
+    def factors(self, query: PlannedQuery, weights: object) -> tuple[dict[str, Floats], float]:
+        """Refuse: LOCAL sums have no factors."""
+        raise ActionRefused(f"query {query.id} has no factors.", code="QUERY_WITHOUT_PART")
+
+    def vectors(self, query: PlannedQuery) -> tuple[dict[str, Floats], float]:
+        """Refuse: LOCAL sums have no vectors."""
+        raise ActionRefused(f"query {query.id} has no vectors.", code="QUERY_WITHOUT_PART")
+
+    def local(self, query: PlannedQuery, weights: object) -> Floats:
+        """Return own sum before noise: popularity, clipped gradients of a secret sample, or counts of the hold-out."""
+        return self._towers.local_sum(query, weights)
+
+    def try_candidate(self, candidate: object) -> str | None:
+        """Return why this operator does not want the fitted model, tried on its own held-out customers, or None.
+
+        Raises:
+            ActionRefused: the arrays make no model of this specification.
+        """
+        model = self._model(candidate)
+        counts = self._towers.counts(model.weights, model.popularity)
+        if judged.word_of(counts, VETO_CONFIDENCE) == "worse":
+            return "its lists are clearly worse than the general list."
+        return None
+
+    def word(self, candidate: object, operators: int) -> Word:
+        """Return this operator's verdict: the model against what it can do alone (item-item, without noise).
+
+        Args:
+            candidate: arrays of the model by name.
+            operators: how many take part; they share the contract's confidence.
+
+        Raises:
+            ActionRefused: the arrays make no model of this specification.
+        """
+        counts = self._towers.own_counts(self._model(candidate).weights)
+        return judged.word_of(counts, each_confidence(self._spec.test.confidenceMilli / 1000, operators))
+
+    def _model(self, candidate: object) -> TowersModel:
+        try:
+            arrays = candidate if isinstance(candidate, Mapping) else {}
+            return TowersModel.from_arrays(self._spec, {str(name): np.asarray(v, float) for name, v in arrays.items()})
+        except (ModelsError, TypeError, ValueError) as error:
+            raise ActionRefused(
+                "the candidate's arrays make no model of the signed specification.",
+                code="CANDIDATE_MALFORMED",
+                fix="The coordinator and this node may run different versions.",
+            ) from error
