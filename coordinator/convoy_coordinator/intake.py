@@ -2,8 +2,9 @@
 
 A node brings its own statements over the partner channel (``take``), in order and without a gap; one that is in the log
 already is answered with its index. The ServerApp may bring the statements of parties, which are verified against their
-enrolled keys, and the coordinator's own ``run.authorised`` and ``query.opened`` of a run that is not over. Everything
-else that the coordinator says is written by the service that does it.
+enrolled keys, and the coordinator's own ``run.authorised`` and ``query.opened`` of a run that is not over. A run is not
+authorised before a quorum of witnesses has cosigned all that it rests on (``ground``). Everything else that the coordinator
+says is written by the service that does it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from convoy_audit.errors import AuditError
 from convoy_audit.events import Event, QueryOpened, RunAuthorised, StatedEvent
 from convoy_audit.keys import key_id_of
 from convoy_audit.statement import Statement, verify_statement
+from convoy_coordinator.contracts.service import ContractService
 from convoy_coordinator.errors import Fault, Problem
 from convoy_coordinator.journal import Journal
+from convoy_coordinator.log.levels import Level
 from convoy_coordinator.parties.heads import ReadLog, StatementHeads
 from convoy_coordinator.parties.service import PartyService
 from convoy_coordinator.runs.service import RunService
@@ -29,13 +32,17 @@ class Intake:
     Args:
         journal: the log.
         parties: whose keys statements are verified with.
+        contracts: what runs rest on.
         runs: the runs that entries may be about.
         log: where statements are found again.
     """
 
-    def __init__(self, journal: Journal, parties: PartyService, runs: RunService, log: ReadLog) -> None:
+    def __init__(
+        self, journal: Journal, parties: PartyService, contracts: ContractService, runs: RunService, log: ReadLog
+    ) -> None:
         self._journal = journal
         self._parties = parties
+        self._contracts = contracts
         self._runs = runs
         self.heads = StatementHeads(log)
 
@@ -43,7 +50,8 @@ class Intake:
         """Write entries; all of them or none.
 
         Raises:
-            Problem: LOG_REFUSED with every entry that may not be written, and why.
+            Problem: LOG_REFUSED with every entry that may not be written, and why; LOG_NOT_WITNESSED for the authorisation of
+                a run whose ground no quorum has cosigned.
         """
         faults: list[Fault] = []
         blamed: str | None = None
@@ -62,7 +70,25 @@ class Intake:
                     party=blamed,
                     faults=faults,
                 )
+            for content in map(parse_entry, entries):
+                if isinstance(content, RunAuthorised):
+                    what = f"run {content.run} rests on a contract or key that no quorum has cosigned yet"
+                    self._journal.require(self.ground(content.run), Level.WITNESSED, what)
             return self._write(entries, known)
+
+    def ground(self, run: str) -> int:
+        """Return the index of the last entry that a run rests on.
+
+        That is its request, or what came later: a signature or event of the contract, a key of one of its parties. All that
+        stands before it in the tree is witnessed when it is.
+
+        Raises:
+            Problem: RUN_UNKNOWN.
+        """
+        order = self._runs.get(run)
+        view = self._contracts.view(order.contract_digest)
+        keys = [party.log_index for party in self._parties.all() if party.id in view.agreed.parties]
+        return max(order.log_index, view.rests_on, *keys)
 
     def take(self, statements: Sequence[bytes], party: str) -> list[int]:
         """Write statements of one party, all or none; those that are there already keep their index.

@@ -73,6 +73,12 @@ def router(log: LogService, intake: Intake, parties: PartyService) -> APIRouter:
         except AuditError as error:
             raise Problem("LOG_REFUSED", error.cause, party=error.party) from None
 
+    @routes.get("/ground")
+    def ground(run: str) -> dict[str, Any]:
+        """Return the last entry that a run rests on and how far it has come; it is authorised once that is witnessed."""
+        index = intake.ground(run)
+        return {"index": index, "level": log.level_of(index).word}
+
     @routes.get("/witness")
     def witness(party: str) -> dict[str, Any]:
         """Return the size of the largest tree that a party has cosigned; 0 for none."""

@@ -4,8 +4,9 @@
 check of a request to the end of its effect, so that nothing comes between what was checked, what
 was logged and what was done.
 
-``require`` holds an effect back until its entry has come far enough: a run counts as authorised, and a release can be
-downloaded, only once a quorum of witnesses has cosigned the entry that says so.
+``require`` holds an effect back until its entry has come far enough: no run is authorised under a contract, a change of it
+or a key that a quorum of witnesses has not cosigned; a run counts as authorised, and a release can be downloaded, only once
+the quorum has cosigned the entry that says so.
 
 If the process dies after ``record`` and before the effect, the log tells of an intention without
 an effect; the request was never acknowledged and can be repeated. The other order, an effect that
@@ -103,16 +104,24 @@ class Journal:
         except SQLAlchemyError:
             raise Problem("LOG_UNAVAILABLE", "the log could not be written") from None
 
+    def level(self, index: int) -> Level:
+        """Return how far an entry has come.
+
+        Raises:
+            Problem: LOG_UNAVAILABLE.
+        """
+        try:
+            return self._log.level_of(index)
+        except SQLAlchemyError:
+            raise Problem("LOG_UNAVAILABLE", "the log could not be read") from None
+
     def require(self, index: int, level: Level, what: str) -> None:
         """Hold an effect back that its entry does not bear yet.
 
         Raises:
             Problem: LOG_NOT_WITNESSED; the caller does nothing then, and may ask again.
         """
-        try:
-            reached = self._log.level_of(index)
-        except SQLAlchemyError:
-            raise Problem("LOG_UNAVAILABLE", "the log could not be read") from None
+        reached = self.level(index)
         if reached < level:
             raise Problem("LOG_NOT_WITNESSED", f"{what}: entry {index} is {reached.word}, not {level.word}")
 

@@ -266,7 +266,14 @@ class Federation:
             self.move(uid, state).raise_for_status()
 
     def authorise(self, uid: str) -> None:
-        """Log the authorisation of a run, have it cosigned and move the run there, as the ServerApp does."""
+        """Have a run's ground cosigned, log its authorisation, have that cosigned and move the run there, as the ServerApp does."""
+        self.witness(*self.members)
+        self.append(self.authorisation(uid)).raise_for_status()
+        self.witness(*self.members)
+        self.move(uid, "authorised").raise_for_status()
+
+    def authorisation(self, uid: str) -> bytes:
+        """Return the entry that authorises a run."""
         run = dict(self.client.get(f"/v1/runs/{uid}").json())
         event = RunAuthorised(
             at=self.clock(),
@@ -282,9 +289,7 @@ class Federation:
             epsilon_micro={DRIVE: 4_000_000, CLAIMS: 4_000_000},
             delta_nano={DRIVE: 1000, CLAIMS: 1000},
         )
-        self.append(encode(event)).raise_for_status()
-        self.witness(*self.members)
-        self.move(uid, "authorised").raise_for_status()
+        return encode(event)
 
     def append(self, *entries: bytes) -> httpx.Response:
         """Append entries to the log as the ServerApp does."""

@@ -16,6 +16,7 @@ from convoy_coordinator.console.wording import Say
 from convoy_coordinator.contracts.service import ContractView
 from convoy_coordinator.language import Language
 from convoy_coordinator.ledgers.store import Ledger
+from convoy_coordinator.log.levels import Level
 from convoy_coordinator.parties.store import Party, short_name
 from convoy_coordinator.releases.store import Release
 from convoy_coordinator.runs.states import RunState
@@ -230,13 +231,19 @@ def _contract(view: ContractView) -> ContractLine:
         uid=view.contract.uid,
         version=view.contract.version,
         digest=view.contract.digest,
-        state=view.standing.state.value,
+        state=_state(view),
         start=view.agreed.term[0],
         end=view.agreed.term[1],
         signed=len(view.standing.signed),
         asked=len(view.agreed.parties),
         missing=tuple(short_name(p) for p in view.standing.unsigned),
     )
+
+
+def _state(view: ContractView) -> str:
+    """Return the state, or that an active contract waits for the witnesses."""
+    is_waiting = view.standing.is_active and view.level < Level.WITNESSED
+    return "waiting" if is_waiting else view.standing.state.value
 
 
 def _run(run: Run, titles: Mapping[str, str], released: set[str]) -> RunLine:

@@ -65,6 +65,7 @@ def summary_json(view: ContractView) -> dict[str, Any]:
         "notAfter": instant_json(view.agreed.not_after),
         "offeredAt": instant_json(view.contract.offered_at),
         "logIndex": view.contract.log_index,
+        "restsOn": {"index": view.rests_on, "level": view.level.word},
     }
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from convoy_audit.events import (
     ContractActivated,
     ContractOffered,
@@ -27,6 +29,7 @@ from convoy_coordinator.contracts.store import StoredContract
 from convoy_coordinator.db.session import SessionFactory, writing
 from convoy_coordinator.errors import Problem
 from convoy_coordinator.journal import Author, Clock, Journal
+from convoy_coordinator.log.levels import Level
 from convoy_coordinator.parties.service import PartyService
 
 
@@ -39,6 +42,10 @@ class ContractView:
     signatures: tuple[Mapping[str, Any], ...]
     events: tuple[Mapping[str, Any], ...]
     standing: Standing
+    rests_on: int
+    """Index of the last entry that the standing rests on."""
+    level: Level
+    """How far that entry has come; no run is authorised under the contract before it is witnessed."""
 
     def as_lifecycle(self) -> lifecycle.Standing:
         """Return the standing as the life cycle's table has it."""
@@ -173,15 +180,12 @@ class ContractService:
             found = store.find_contract(session, digest)
             if found is None:
                 raise Problem("CONTRACT_UNKNOWN", f"no contract {digest[:100]!r}")
-            return self._view(found, store.signatures_of(session, digest), store.events_of(session, found.uid))
+            return self._view(session, found)
 
     def all(self) -> tuple[ContractView, ...]:
         """Return every contract as it stands now, in the order of the offers."""
         with self._sessions() as session:
-            return tuple(
-                self._view(c, store.signatures_of(session, c.digest), store.events_of(session, c.uid))
-                for c in store.all_contracts(session)
-            )
+            return tuple(self._view(session, contract) for contract in store.all_contracts(session))
 
     def versions_at(self, uid: str, moment: datetime, *, standing_at: int | None = None) -> tuple[ContractView, ...]:
         """Return every version of a contract as it stood at an instant: with the signatures and events known then.
@@ -215,22 +219,22 @@ class ContractService:
                     tuple(sorted(known.suspended - {"*"})),
                     "*" in known.suspended,
                 )
+                signatures = store.signatures_of(session, contract.digest)
+                rests_on = store.last_entry(session, contract)
                 views.append(
-                    ContractView(contract, agreed, store.signatures_of(session, contract.digest), events, stands)
+                    ContractView(contract, agreed, signatures, events, stands, rests_on, self._journal.level(rests_on))
                 )
         if not views:
             raise Problem("CONTRACT_UNKNOWN", f"no contract {uid[:200]!r}")
         return tuple(views)
 
-    def _view(
-        self,
-        contract: StoredContract,
-        signatures: tuple[Mapping[str, Any], ...],
-        events: tuple[Mapping[str, Any], ...],
-    ) -> ContractView:
+    def _view(self, session: Session, contract: StoredContract) -> ContractView:
         agreed = reading.read_stored(contract.text)
+        signatures, events = store.signatures_of(session, contract.digest), store.events_of(session, contract.uid)
         signers = (entry["party"] for entry in signatures)
-        return ContractView(contract, agreed, signatures, events, standing(agreed, signers, events, self._clock()))
+        stands = standing(agreed, signers, events, self._clock())
+        rests_on = store.last_entry(session, contract)
+        return ContractView(contract, agreed, signatures, events, stands, rests_on, self._journal.level(rests_on))
 
 
 def _signed(digest: str, entry: Mapping[str, str]) -> Author:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Integer, String, Text, UniqueConstraint, select
+from sqlalchemy import JSON, BigInteger, ForeignKey, Integer, String, Text, UniqueConstraint, func, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from convoy_coordinator.db import Base
@@ -137,6 +137,13 @@ def events_of(session: Session, uid: str) -> tuple[dict[str, Any], ...]:
     """Return the events of a contract, by ascending ``seq``."""
     rows = session.scalars(select(ContractEventRow).where(ContractEventRow.uid == uid).order_by(ContractEventRow.seq))
     return tuple(row.event for row in rows)
+
+
+def last_entry(session: Session, contract: StoredContract) -> int:
+    """Return the index of the last entry that a contract's standing rests on: its offer, a signature or an event."""
+    signed = select(func.max(SignatureRow.log_index)).where(SignatureRow.digest == contract.digest)
+    changed = select(func.max(ContractEventRow.log_index)).where(ContractEventRow.uid == contract.uid)
+    return max(contract.log_index, session.scalar(signed) or 0, session.scalar(changed) or 0)
 
 
 _COLUMNS = tuple(StoredContract.__dataclass_fields__)

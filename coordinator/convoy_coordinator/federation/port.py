@@ -10,6 +10,7 @@ import time
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import quote
 
 import httpx
 
@@ -47,13 +48,19 @@ class CoordinatorPort:
         body = {"entries": [b64encode(entry).decode() for entry in entries]}
         return list(self._call("POST", "/internal/log/append", body)["indexes"])
 
+    def has_ground(self, run: str) -> bool:
+        """Return whether a quorum of witnesses has cosigned all that a run rests on: contract, events, keys."""
+        return bool(self._call("GET", f"/internal/log/ground?run={run}")["level"] == "witnessed")
+
     def checkpoint(self) -> str:
         """Return a signed checkpoint over every durable entry."""
         return str(self._call("POST", "/internal/log/checkpoint")["checkpoint"])
 
-    def checkpoint_of(self, size: int) -> str:
-        """Return the checkpoint of a size with the cosignatures it has so far."""
-        return str(self._call("GET", f"/v1/log/checkpoint?size={size}", text=True)["text"])
+    def checkpoint_of(self, size: int, reader: str = "") -> str:
+        """Return the checkpoint of a size with the cosignatures it has so far; those of ``reader``, a party, come first."""
+        return str(
+            self._call("GET", f"/v1/log/checkpoint?size={size}&reader={quote(reader, safe='')}", text=True)["text"]
+        )
 
     def cosignatures(self, note: str) -> Json:
         """Store cosignatures of the latest checkpoint; the answer says whether the quorum is met."""

@@ -78,7 +78,6 @@ class RoundLoop:
         self._progress = progress
         self.attempt = 1
         self._dealt: set[str] = set()
-        self._own_lines: dict[str, str] = {}  # each witness's cosignatures of the last checkpoint
         self._spent_mu2: dict[str, float] = {}
         self._asked: dict[str, object] = {}
 
@@ -136,8 +135,7 @@ class RoundLoop:
             for party, old in sizes.items()
         }
         answers = self._exchange.ask(questions)
-        self._own_lines = {party: str(answer.data["cosignatures"]) for party, answer in sorted(answers.items())}
-        lines = list(self._own_lines.values())
+        lines = [str(answer.data["cosignatures"]) for _, answer in sorted(answers.items())]
         text, _, signed = note.partition("\n\n")
         own = [line for line in signed.splitlines(keepends=True) if line.startswith(f"— {text.splitlines()[0]} ")]
         body = f"{text}\n\n{''.join(own)}"
@@ -151,13 +149,10 @@ class RoundLoop:
             )
         return self._port.checkpoint_of(size), size
 
-    def _note_for(self, party: str, note: str) -> str:
-        """Return the note with the party's own cosignatures in it: a note has no room for those of more than 49 witnesses."""
-        own = self._own_lines.get(party, "")
-        if not own or f"\n— {own.split(' ')[1]} " in note:
-            return note
-        lines = note.splitlines(keepends=True)
-        return "".join(lines[: len(lines) - own.count("\n")]) + own
+    def _note_for(self, party: str, note: str, size: int) -> str:
+        """Return the note with the party's own cosignatures in it, where it has no room for everybody's."""
+        is_full = len(self._exchange.parties) > WITNESSES_A_NOTE
+        return self._port.checkpoint_of(size, reader=party) if is_full else note
 
     def authorise(self, index: int, size: int, note: str, entry: bytes) -> dict[str, Any]:
         """Have every needed party decide; return their bucketed row counts.
@@ -180,7 +175,7 @@ class RoundLoop:
             {
                 party: (
                     "authorise",
-                    Payload(question | {"evidence": evidence | {"checkpoint": self._note_for(party, note)}}),
+                    Payload(question | {"evidence": evidence | {"checkpoint": self._note_for(party, note, size)}}),
                 )
                 for party in run.needed
             }

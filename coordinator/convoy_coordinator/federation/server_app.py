@@ -87,6 +87,8 @@ def _carry_out(run: Assignment, loop: RoundLoop, port: CoordinatorPort, figures:
     started = time.monotonic()
     check_insurers(run)
     sizes = loop.hello()
+    if not port.has_ground(run.uid):
+        sizes = dict.fromkeys(sizes, loop.witness(sizes)[1])
     entry = encode(
         RunAuthorised(
             at=datetime.now(UTC),

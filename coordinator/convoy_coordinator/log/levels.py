@@ -4,9 +4,8 @@
 ``PUBLISHED``  under a checkpoint that the log has signed and stored
 ``WITNESSED``  under a checkpoint that the quorum of witnesses has cosigned; reached once, it stays reached
 
-Denials, reads and requests need ``DURABLE``. Run authorisation and releases have no effect before ``WITNESSED``; contract
-activation and key changes stand before the authorisation of every run that rests on them, in the same tree, so they have none
-either (docs/log.md).
+Denials, reads and requests need ``DURABLE``. No run is authorised before the contract's signatures and events, the keys of its
+parties and its own request are ``WITNESSED`` (``intake``); the authorisation itself and releases have no effect before they are.
 """
 
 from __future__ import annotations

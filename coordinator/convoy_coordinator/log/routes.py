@@ -1,7 +1,8 @@
 """HTTP to read the log: open to everybody, nothing changes.
 
 GET /v1/log/checkpoint                              text/plain, the last that has the quorum, with cosignatures
-GET /v1/log/checkpoint?which=newest, ?size=N        the last that was signed; the one of a size
+GET /v1/log/checkpoint?which=newest, ?size=N        the last that was signed; the one of a size (&reader=PARTY: whose
+                                                    cosignatures come first, where a note has no room for all)
 POST /v1/log/cosignatures {"note"}                  a witness behind NAT brings its cosignatures; they prove themselves
 GET /v1/log/level?index=N                           {"level": durable | published | witnessed}
 GET /v1/log/entries?start&end                       {"start", "entries": [base64]}; at most 1,000
@@ -45,9 +46,9 @@ def router(log: LogService) -> APIRouter:
     routes = APIRouter(prefix="/v1/log", tags=["log"])
 
     @routes.get("/checkpoint")
-    def checkpoint(which: Which = "latest", size: Number | None = None) -> Response:
-        """Return a checkpoint with its cosignatures."""
-        note = log.at(size) if size is not None else log.latest() if which == "latest" else log.newest()
+    def checkpoint(which: Which = "latest", size: Number | None = None, reader: str = "") -> Response:
+        """Return a checkpoint with its cosignatures; those of ``reader``, a party, come first."""
+        note = log.at(size, reader) if size is not None else log.latest() if which == "latest" else log.newest()
         if note is None:
             raise Problem("NOT_FOUND", "the log has no such checkpoint yet")
         return Response(note, media_type=TEXT, headers={"Cache-Control": "no-store"})

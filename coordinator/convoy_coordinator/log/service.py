@@ -317,11 +317,14 @@ class LogService:
             last = store.latest_checkpoint(session)
             return None if last is None else _with_cosignatures(session, last)
 
-    def at(self, size: int) -> str | None:
-        """Return the checkpoint of a size with the cosignatures it has so far, None if none was signed."""
+    def at(self, size: int, reader: str = "") -> str | None:
+        """Return the checkpoint of a size with the cosignatures it has so far, None if none was signed.
+
+        A note has no room for those of more than 49 witnesses; those of ``reader``, a party, are always among them.
+        """
         with self._sessions() as session:
             row = store.checkpoint_of(session, size)
-            return None if row is None else _with_cosignatures(session, row)
+            return None if row is None else _with_cosignatures(session, row, reader)
 
     def checkpoints(self) -> list[str]:
         """Return every checkpoint that was signed, with cosignatures, by ascending size."""
@@ -519,10 +522,11 @@ def _kept() -> Iterator[None]:
         raise Problem("LOG_UNAVAILABLE", f"the log could not be read or written ({type(error).__name__})") from None
 
 
-def _with_cosignatures(session: Session, row: LogCheckpoint) -> str:
+def _with_cosignatures(session: Session, row: LogCheckpoint, reader: str = "") -> str:
     """Return a checkpoint with as many cosignatures as a note may carry: 49 parties with two keys, a quorum of up to 73."""
     room = MAX_SIGNATURES - row.note.partition("\n\n")[2].count("\n")
-    return row.note + "".join(c.line for c in store.cosignatures(session, row.size)[:room])
+    cosigned = sorted(store.cosignatures(session, row.size), key=lambda c: c.party != reader)
+    return row.note + "".join(c.line for c in cosigned[:room])
 
 
 def _cosignature_row(size: int, party: str, signature: Signature) -> dict[str, Any]:

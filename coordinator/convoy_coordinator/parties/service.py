@@ -225,7 +225,12 @@ class PartyService:
                 store.update_party(
                     session,
                     replace(
-                        party, identity_kid=kid, identity_key=text, key_not_before=begin, key_not_after=begin + KEY_LIFE
+                        party,
+                        identity_kid=kid,
+                        identity_key=text,
+                        key_not_before=begin,
+                        key_not_after=begin + KEY_LIFE,
+                        log_index=index,
                     ),
                 )
         return index, until
@@ -253,7 +258,7 @@ class PartyService:
             index = self._journal.record(lambda at: SupernodeRotated(at=at, party=party_id, key=digest))
             # If we die here: the log tells of a key that nobody lets in yet; the node asks again.
             with writing(self._sessions) as session:
-                store.update_party(session, replace(party, supernode_key=key))
+                store.update_party(session, replace(party, supernode_key=key, log_index=index))
         return index
 
     def recover(self, asked: Enrolment) -> Party:

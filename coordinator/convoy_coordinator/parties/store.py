@@ -110,6 +110,7 @@ class Party:
     supernode_key: str | None
     enrolled_at: datetime
     log_index: int
+    """Index of the last entry about its keys: its enrolment, a rotation, its recovery."""
 
     @property
     def short_name(self) -> str:
@@ -175,7 +176,7 @@ def find_by_kid(session: Session, kid: str) -> Party | None:
 
 def all_parties(session: Session) -> tuple[Party, ...]:
     """Return every party, in the order of enrolment."""
-    rows = session.scalars(select(PartyRow).order_by(PartyRow.log_index, PartyRow.id))
+    rows = session.scalars(select(PartyRow).order_by(PartyRow.enrolled_at, PartyRow.log_index, PartyRow.id))
     return tuple(_value(row) for row in rows)
 
 

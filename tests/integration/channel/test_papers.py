@@ -75,6 +75,8 @@ def publish(site: Site, digest: str, requester: str, **contents: bytes) -> str:
     parts = site.parts
     run = parts.runs.queue(RunRequest(digest, "risk", requester, "convoy:RiskModelTraining", {}))
     parts.runs.claim()
+    ground = parts.intake.ground(run.uid)
+    until(lambda: parts.log.level_of(ground).word == "witnessed", "both nodes have cosigned contract and request", 60)
     event = RunAuthorised(
         at=datetime.now(UTC), run=run.uid, contract=digest, scope=NO_DIGEST, algorithm=NO_DIGEST, plan=NO_DIGEST,
         round=run.round, requester=requester, purpose=run.purpose, providers=parts.contracts.view(digest).agreed.parties,

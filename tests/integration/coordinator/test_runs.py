@@ -7,6 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from convoy_audit.entry import Entry, encode
 from convoy_audit.events import ContractActivated, LedgerStated
@@ -228,3 +230,38 @@ def test_what_is_outside_the_log_is_refused(federation: Federation) -> None:
         done = federation.client.get(path)
         assert done.status_code == 422, path
         assert done.headers["content-type"] == "application/problem+json"
+
+
+def test_no_run_is_authorised_on_ground_that_no_quorum_has_cosigned(federation: Federation) -> None:
+    """A signed contract, then a new key of a party: each is cosigned before an authorisation is even written."""
+
+    def ground() -> str:
+        done = federation.client.get(f"/internal/log/ground?run={uid}", headers=federation.internal)
+        return str(done.json()["level"])
+
+    digest = federation.agree()
+    shown = federation.client.get(f"/v1/contracts/{digest}").json()
+    assert shown["state"] == "active"
+    assert shown["restsOn"]["level"] in {"durable", "published"}  # the publisher has its own pace
+    assert "not yet cosigned" in federation.client.get("/?lang=en").text
+    uid = federation.ask(digest).json()["uid"]
+    federation.claim()
+    before = federation.log_size()
+    status, answer = append(federation, federation.authorisation(uid))
+    assert (status, answer["code"]) == (409, "LOG_NOT_WITNESSED"), answer
+    assert federation.log_size() == before
+    assert ground() == "published"
+
+    federation.witness(*federation.members)
+    assert ground() == "witnessed"
+    assert federation.client.get(f"/v1/contracts/{digest}").json()["restsOn"]["level"] == "witnessed"
+    assert "not yet cosigned" not in federation.client.get("/?lang=en").text
+
+    parties = federation.client.app.state.parts.parties  # type: ignore[attr-defined]
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    parties.follow_supernode(
+        federation.oem.id, key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    )
+    assert append(federation, federation.authorisation(uid))[1]["code"] == "LOG_NOT_WITNESSED"
+    federation.authorise(uid)
+    assert federation.client.get(f"/v1/runs/{uid}").json()["state"] == "authorised"

@@ -16,11 +16,13 @@ from convoy_audit.errors import AuditError, EvidenceError, FormatError, ProofErr
 from convoy_audit.evidence import verify_evidence
 from convoy_audit.keys import SignatureType
 from convoy_audit.merkle import leaf_hash, root, verify_consistency, verify_inclusion
-from convoy_audit.note import Signer
+from convoy_audit.note import Signer, open_note
+from convoy_audit.testing import HYBRID_WITNESS, MemoryWitnessStore
 from convoy_audit.witness import Witness
 from convoy_coordinator.errors import Problem, SetupError
 from convoy_coordinator.log import LogService
 from convoy_coordinator.log.export import evidence_parts
+from convoy_coordinator.log.levels import Level
 
 Start = Callable[[], LogService]
 Entry = Callable[[int], bytes]
@@ -194,3 +196,27 @@ def test_a_pack_of_the_log_verifies_offline(start: Start, entry: Entry, witnesse
     verdict = verify_pack(write_pack(tmp_path / "pack.zip", parts), log.policy())
     assert verdict.is_verified, verdict.faults
     assert (verdict.entries, verdict.witnesses) == (301, ("auditor", "insurer", "oem"))
+
+
+def test_with_more_witnesses_than_a_note_has_room_for_each_reads_its_own(
+    start: Start, entry: Entry, witnesses: dict[str, Witness]
+) -> None:
+    """Fifty-three: the cosignatures come in two notes, the quorum counts all, every reader finds its own two lines."""
+    log = start()
+    for number in range(49):
+        name = f"node-{number:02}"
+        keys = [Signer.generate(name, kind) for kind in HYBRID_WITNESS]
+        witnesses[name] = Witness(keys, log.verifiers, MemoryWitnessStore())
+    log.append(entry(0))
+    log.add_cosignatures(cosign(log, witnesses, *sorted(witnesses)[:30]))
+    assert log.level_of(0) < Level.WITNESSED
+    standing = log.add_cosignatures(cosign(log, witnesses, *sorted(witnesses)[30:]))
+    assert (len(standing.parties), standing.needed, standing.has_quorum) == (49, 36, True)
+    assert log.level_of(0) is Level.WITNESSED
+    for party, witness in witnesses.items():
+        note = log.at(1, party)
+        assert note is not None
+        opened = open_note(note.encode(), witness.verifiers)
+        assert len(opened.signatures) == 2
+        assert log.policy().standing(note.encode()).has_quorum
+    assert str(log.at(1)).count("\n— ") == 100
