@@ -187,7 +187,7 @@ def wire(settings: Settings, clock: Clock = now_utc) -> Parts:
     contracts = ContractService(sessions, journal, parties, clock)
     runs = RunService(sessions, journal, contracts, clock, settings.run_lease_s)
     releases = ReleaseService(sessions, journal, runs, settings.releases_folder, keys.release_key, clock)
-    intake = Intake(journal, parties, runs, log)
+    intake = Intake(journal, parties, contracts, runs, log)
 
     def authority() -> Authority:
         return Authority.open(settings.keys_folder, settings.tls_folder, settings.name, clock())
