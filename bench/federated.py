@@ -1,7 +1,8 @@
 """Train a described portfolio through the real federation: coordinator, log, contract, nodes, masks, ledgers, noise.
 
-``federation(portfolio, specification, folder)`` founds, in a folder, what the portfolio describes: its insurers, an auditor and,
-for the vertical model, a carmaker, each with own keys, rows, consents and ledger, under one contract that all have signed.
+``federation(portfolio, specification, folder)`` founds, in a folder, what the portfolio describes: its insurers (charging
+operators for two towers), an auditor and, for the vertical model, a carmaker, each with own keys, rows, consents and ledger,
+under one contract that all have signed.
 ``train()`` queues a run and returns the released model, verified as a recipient verifies it. Every node runs in this process
 (embedded runtime); the messages, the arithmetic and the noise are those of production.
 
@@ -25,10 +26,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from flwr.app import Context, RecordDict
 from portfolio import Columns, Portfolio
 
-from convoy_contracts.build import Asset, Member, pairs_contract, risk_contract, severity_contract
+from convoy_contracts.build import Asset, Member, pairs_contract, risk_contract, severity_contract, towers_contract
 from convoy_contracts.canonical import canonical_bytes
 from convoy_contracts.instants import timestamp
-from convoy_contracts.specification import PairsSpecification, RiskSpecification, SeveritySpecification
+from convoy_contracts.specification import (
+    PairsSpecification,
+    RiskSpecification,
+    SeveritySpecification,
+    TowersSpecification,
+)
 from convoy_coordinator.federation.flower.local_grid import LocalGrid
 from convoy_coordinator.federation.server_app import app as server_app
 from convoy_coordinator.keys import read_keys
@@ -40,6 +46,7 @@ from convoy_demo.party_data import CONSENT_SCHEMA
 from convoy_demo.runtimes import coordinator_thread, free_port
 from convoy_models.bundle import read_bundle
 from convoy_models.noise import NoiseSource
+from convoy_models.recommend.towers import TowersModel
 from convoy_models.risk.cann import tables_model
 from convoy_models.risk.model import RiskModel
 from convoy_models.risk.pairs_model import PairsModel
@@ -51,13 +58,13 @@ from convoy_node.runtime import NodeRuntime
 from convoy_node.setup import create_home, pin, sign_contract
 
 UID, NAME = "urn:convoy:contract:bench-risk", "risk"
-NOTICE, PURPOSE = "bench-notice@1", "convoy:RiskModelTraining"
+NOTICE = "bench-notice@1"
 OEM, TRUSTEE = "oem", "auditor"
 RUNS = 200
 """How many runs the contract's budget allows."""
 AGE = 30
 """Age in every consent record; the portfolio describes no minors."""
-Specification = RiskSpecification | SeveritySpecification | PairsSpecification
+Specification = RiskSpecification | SeveritySpecification | PairsSpecification | TowersSpecification
 ENDED = frozenset({"finished", "failed", "refused", "cancelled"})
 
 
@@ -68,6 +75,17 @@ class RunEnded(Exception):
 def party_of(short: str) -> str:
     """Return the party id of a short name."""
     return f"did:web:{short}.example"
+
+
+def _purpose(specification: Specification) -> str:
+    return "convoy:Recommendation" if isinstance(specification, TowersSpecification) else "convoy:RiskModelTraining"
+
+
+def _role(short: str, specification: Specification) -> str:
+    """Return the role of a holder of rows."""
+    if short == OEM:
+        return OEM
+    return "charging" if isinstance(specification, TowersSpecification) else "insurer"
 
 
 def _asset(short: str) -> str:
@@ -87,7 +105,7 @@ class Federation:
 
     def train(
         self, noise: Callable[[str], NoiseSource] | None = None, limit_s: float = 3_600
-    ) -> RiskModel | PairsModel | SeverityModel:
+    ) -> RiskModel | PairsModel | SeverityModel | TowersModel:
         """Run once and return the released model.
 
         Raises:
@@ -120,6 +138,8 @@ class Federation:
         ).value
         if isinstance(self.specification, PairsSpecification):
             return tables_model(self.specification, bundle.arrays)
+        if isinstance(self.specification, TowersSpecification):
+            return TowersModel.from_arrays(self.specification, bundle.arrays)
         if isinstance(self.specification, SeveritySpecification):
             return SeverityModel.from_arrays(self.specification, bundle.arrays)
         return RiskModel.from_arrays(self.specification, bundle.arrays)
@@ -130,7 +150,7 @@ class Federation:
             "contractDigest": self.digest,
             "algorithm": self.specification.kind.removesuffix("/1"),
             "requester": self.recipient,
-            "purpose": PURPOSE,
+            "purpose": _purpose(self.specification),
         }
         return str(self.api.post("/v1/runs", order)["uid"])
 
@@ -206,7 +226,7 @@ def _found_nodes(
         cards[short] = create_home(
             home,
             party=party_of(short),
-            role=OEM if short == OEM else "insurer" if held else "trustee",
+            role=_role(short, specification) if held else "trustee",
             region="CN-SH",
             name=short,
             log_keys=log_keys,
@@ -220,7 +240,8 @@ def _found_nodes(
             rows = frames[short]["row"]
             has_link = portfolio.linked[rows] if OEM in frames else np.zeros(rows.size, dtype=np.bool_)
             counterpart = holders[rows] if short == OEM else np.full(rows.size, party_of(OEM), dtype=object)
-            _write(home, frames[short], fields, links[rows], counterpart, recipients, now, has_link)
+            purpose = _purpose(specification)
+            _write(home, frames[short], fields, links[rows], counterpart, recipients, now, has_link, purpose)
             with Register(home / "register.db", party=party_of(short)) as register:
                 register.import_table(home / "data" / "consents.parquet", {NAME: UID})
     for short in cards:
@@ -237,6 +258,7 @@ def _write(
     recipients: list[str],
     now: datetime,
     has_link: Any,
+    purpose: str,
 ) -> None:
     (home / "data").mkdir(mode=0o700)
     ids = pa.array([f"P{row:09d}" for row in frame["row"]])
@@ -254,7 +276,7 @@ def _write(
         "until": pa.repeat(timestamp(now + timedelta(days=365)), size),
         "withdrawn": pa.nulls(size, pa.string()),
         "notice": pa.repeat(NOTICE, size),
-        "purpose": pa.repeat(PURPOSE, size),
+        "purpose": pa.repeat(purpose, size),
         "recipients": pa.repeat(pa.scalar(recipients, pa.list_(pa.string())), size),
         "separate": pa.repeat(True, size),
         "age": pa.repeat(pa.scalar(AGE, pa.int32()), size),
@@ -270,7 +292,7 @@ def _contract(
     parties = [
         Member(
             id=party_of(short),
-            role=OEM if short == OEM else "insurer" if short in frames else "trustee",
+            role=_role(short, specification) if short in frames else "trustee",
             region="CN-SH",
             mask_key=card.mask_key,
             witness_key=card.witness_key,
@@ -278,7 +300,11 @@ def _contract(
         )
         for short, card in cards.items()
     ]
-    builders = {"risk-pairs/1": pairs_contract, "severity-towers/1": severity_contract}
+    builders = {
+        "risk-pairs/1": pairs_contract,
+        "severity-towers/1": severity_contract,
+        "recommend-towers/1": towers_contract,
+    }
     return builders.get(specification.kind, risk_contract)(
         uid=UID,
         version=1,
