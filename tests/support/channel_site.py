@@ -64,6 +64,7 @@ class RecordingGate:
     def __init__(self) -> None:
         self.admitted: dict[str, str] = {}
         self.changes: list[tuple[float, frozenset[str]]] = []
+        self.turned: dict[str, int] = {}
 
     def incarnation(self) -> str:
         """It is started once."""
@@ -77,6 +78,10 @@ class RecordingGate:
     def endpoint(self) -> LinkEndpoint | None:
         """There is no SuperLink behind it."""
         return None
+
+    def turned_away(self) -> dict[str, int]:
+        """Return what the test says."""
+        return dict(self.turned)
 
     def begin(self, run: str) -> None:
         """There is no ServerApp behind it."""

@@ -4,18 +4,20 @@
     channel     mutual TLS; everything else
 
 TLS is BoringSSL's in grpcio: TLS 1.3 with X25519MLKEM768 preferred (a test looks at the handshake). Limits, against
-strangers and against broken nodes: a handshake has 10 s, a message 4 MiB (and 2 MiB at our own check, which answers with
-a reason), metadata 16 KiB, a connection of a stranger one minute, concurrent calls are counted, idle connections end,
-dead ones are found by keep-alive. A stopped server drains for two seconds.
+strangers and against broken nodes: what does not even shake hands is told by a relay in front (``door``), a handshake has 10 s,
+a message 4 MiB (and 2 MiB at our own check, which answers with a reason), metadata 16 KiB, a connection of a stranger one
+minute, concurrent calls are counted, idle connections end, dead ones are found by keep-alive. A stopped server drains for two
+seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import tempfile
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
@@ -26,6 +28,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from convoy_contracts.wire import partner_pb2, partner_pb2_grpc
 from convoy_coordinator.channel.calls import Calls
 from convoy_coordinator.channel.dispatch import Dispatcher
+from convoy_coordinator.channel.door import Door, Tally
 from convoy_coordinator.channel.enrolling import About, EnrolmentServicer
 from convoy_coordinator.channel.partner import PartnerServicer, Services
 from convoy_coordinator.channel.streams import Streams
@@ -83,7 +86,11 @@ def open_channel(parts: Parts, gate: Gate | None = None) -> Iterator[Channel]:
         yield Channel({}, Streams())
         return
     door = gate or open_gate(settings.link_home, settings.link_address)
-    keeper = Gatekeeper(door, lambda: {p.id: p.supernode_key for p in parts.parties.active() if p.supernode_key})
+    keeper = Gatekeeper(
+        door,
+        lambda: {p.id: p.supernode_key for p in parts.parties.active() if p.supernode_key},
+        lambda code, count: parts.refusals.note(code, None, "superlink", count),
+    )
     streams = Streams()
     parts.access.watch(streams.wake)
     parts.access.watch(lambda _party: keeper.change())
@@ -108,6 +115,12 @@ def open_channel(parts: Parts, gate: Gate | None = None) -> Iterator[Channel]:
         running.stop()
         thread.join(GRACE_S + 8)
         parts.refusals.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    grpc: Any
+    credentials: Any
 
 
 class _Running:
@@ -149,7 +162,7 @@ class _Running:
         pair = authority.serve(hosts, clock())
         strangers = grpc.ssl_server_credentials([pair])
         partners = grpc.ssl_server_credentials([pair], root_certificates=authority.pem, require_client_auth=True)
-        enrolment, enrolment_port = self._server(strangers, _enrolment_port(settings), _STRANGERS, 64)
+        enrolment, channel = self._server(strangers, _STRANGERS, 64), self._server(partners, _PARTNERS, 1000)
         partner_pb2_grpc.add_EnrolmentServicer_to_server(  # type: ignore[no-untyped-call]
             EnrolmentServicer(
                 self._calls,
@@ -158,9 +171,8 @@ class _Running:
                 self._endpoints,
                 clock,
             ),
-            enrolment,
+            enrolment.grpc,
         )
-        channel, channel_port = self._server(partners, settings.channel_port or 0, _PARTNERS, 1000)
         services = Services(
             access=self._parts.access,
             intake=self._parts.intake,
@@ -171,29 +183,49 @@ class _Running:
             software=_software(),
         )
         partner_pb2_grpc.add_PartnerServicer_to_server(  # type: ignore[no-untyped-call]
-            PartnerServicer(self._calls, services, self._streams, self._endpoints), channel
+            PartnerServicer(self._calls, services, self._streams, self._endpoints), channel.grpc
         )
-        await enrolment.start()
-        await channel.start()
-        self.addresses = {
-            "channel": f"{settings.channel_name}:{channel_port}",
-            "enrolment": f"{settings.channel_name}:{enrolment_port}",
-        }
-        self.started.set()
-        await self._stop.wait()
-        self._streams.bind(None)
-        await asyncio.gather(channel.stop(GRACE_S), enrolment.stop(GRACE_S))
+        with tempfile.TemporaryDirectory(
+            prefix="convoy-"
+        ) as folder:  # mode 0700: everybody else comes through the doors
+            async with (
+                self._open(enrolment, folder, "enrolment", _enrolment_port(settings)) as enrolment_port,
+                self._open(channel, folder, "channel", settings.channel_port or 0) as channel_port,
+            ):
+                self.addresses = {
+                    "channel": f"{settings.channel_name}:{channel_port}",
+                    "enrolment": f"{settings.channel_name}:{enrolment_port}",
+                }
+                self.started.set()
+                await self._stop.wait()
+                self._streams.bind(None)
+                await asyncio.gather(channel.grpc.stop(GRACE_S), enrolment.grpc.stop(GRACE_S))
 
-    def _server(self, credentials: Any, port: int, limits: Mapping[str, int], calls: int) -> tuple[Any, int]:
+    def _server(self, credentials: Any, limits: Mapping[str, int], calls: int) -> _Listener:
         server = grpc.aio.server(options=list({**_LIMITS, **limits}.items()), maximum_concurrent_rpcs=calls)
         watch = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(watch, server)
         for name in ("", *SERVICES):
             asyncio.get_running_loop().create_task(watch.set(name, health_pb2.HealthCheckResponse.SERVING))
-        bound = server.add_secure_port(f"{self._parts.settings.channel_host}:{port}", credentials)
-        if not bound:
-            raise OSError(f"port {port} is taken")
-        return server, bound
+        return _Listener(server, credentials)
+
+    @asynccontextmanager
+    async def _open(self, listener: _Listener, folder: str, name: str, port: int) -> AsyncIterator[int]:
+        """Have a server answer behind a door that tells of failed handshakes; gives the door's port."""
+        inner = f"{folder}/{name}"
+        if not listener.grpc.add_secure_port(f"unix:{inner}", listener.credentials):
+            raise OSError(f"no socket for the {name} listener")
+        await listener.grpc.start()
+        tally = Tally(name)
+        telling = asyncio.create_task(tally.tell(lambda code, count: self._refused(code, name, count)))
+        try:
+            async with Door(self._parts.settings.channel_host, port, inner, tally.note) as door:
+                yield door.port
+        finally:
+            telling.cancel()
+
+    async def _refused(self, code: str, name: str, count: int) -> None:
+        await self._calls.run(self._parts.refusals.note, code, None, name, count)
 
     def _endpoints(self) -> partner_pb2.Endpoints:
         found = partner_pb2.Endpoints(channel=self.addresses.get("channel", ""))

@@ -48,6 +48,9 @@ class Gate(Protocol):
     def incarnation(self) -> str:
         """Return what tells one start of the runtime from the next; empty while it is down or there is none."""
 
+    def turned_away(self) -> Mapping[str, int]:
+        """Return how many the runtime's public door has turned away since it started, by code."""
+
     def begin(self, run: str) -> None:
         """Have the runtime's ServerApp take up a queued run.
 
@@ -70,6 +73,10 @@ class NoGate:
         """Return the empty text."""
         return ""
 
+    def turned_away(self) -> Mapping[str, int]:
+        """Return nobody."""
+        return {}
+
     def begin(self, run: str) -> None:
         """Do nothing: whoever runs the ServerApp otherwise has it look at the queue."""
 
@@ -89,11 +96,16 @@ class Gatekeeper:
     Args:
         gate: the door.
         admitted: returns who may pass, by SuperNode key.
+        refused: hears code and number of those whom the gate has turned away since the last look.
     """
 
-    def __init__(self, gate: Gate, admitted: Callable[[], Mapping[str, str]]) -> None:
+    def __init__(
+        self, gate: Gate, admitted: Callable[[], Mapping[str, str]], refused: Callable[[str, int], None] | None = None
+    ) -> None:
         self._gate = gate
         self._admitted = admitted
+        self._refused = refused
+        self._counted = dict(gate.turned_away())
         self._changed = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gatekeeper", daemon=True)
@@ -114,10 +126,21 @@ class Gatekeeper:
         if self._thread.is_alive():
             self._thread.join(5)
 
+    def _count(self) -> None:
+        """Tell of those who were turned away since the last look; a gate that has started again counts from nothing."""
+        counts = dict(self._gate.turned_away())
+        for code, count in sorted(counts.items()):
+            before = self._counted.get(code, 0)
+            more = count - before if count >= before else count
+            if more and self._refused is not None:
+                self._refused(code, more)
+        self._counted = counts
+
     def _run(self) -> None:
         told, settled = "", ""
         while not self._stopped.is_set():
             is_changed = self._changed.wait(LOOK_S)
+            self._count()
             if not is_changed and self._gate.incarnation() in ("", settled):
                 continue
             self._changed.clear()

@@ -1,7 +1,8 @@
 """Write down who was refused: every time in the process's own log, and counted in the audit log.
 
 An attacker must not be able to fill the audit log: the first refusal of a kind is an entry at once; its repeats within a
-minute are counted and written as one entry afterwards.
+minute are counted and written as one entry afterwards. Of strangers, who have not even shaken hands, repeats are counted for an
+hour: whatever they do, it makes at most two entries an hour and kind.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -17,6 +19,9 @@ from convoy_coordinator.errors import Problem
 from convoy_coordinator.journal import Journal
 
 WINDOW_S: Final = 60.0
+STRANGERS_WINDOW_S: Final = 3600.0
+STRANGERS: Final = ("HANDSHAKE_", "REQUEST_TURNED_AWAY")
+"""How the codes of refusals begin that need no certificate and no ticket."""
 MAX_KINDS: Final = 1000
 _log = logging.getLogger(__name__)
 
@@ -34,12 +39,20 @@ class Refusals:
         self._clock_s = clock_s
         self._guard = threading.Lock()
         self._seen: dict[tuple[str | None, str], tuple[float, int]] = {}
+        self._totals: Counter[str] = Counter()
 
-    def note(self, code: str, party: str | None, where: str) -> None:
-        """Note one refusal; ``where`` is the method, for the operator's log."""
-        _log.warning("refused %s party=%s at %s", code, party or "unknown", where)
+    @property
+    def totals(self) -> dict[str, int]:
+        """How many there were since the start, by code; for ``/metrics``."""
         with self._guard:
-            due = self._due(code, party)
+            return dict(self._totals)
+
+    def note(self, code: str, party: str | None, where: str, count: int = 1) -> None:
+        """Note refusals of one kind; ``where`` is the method or listener, for the operator's log."""
+        _log.warning("refused %s party=%s at %s%s", code, party or "unknown", where, f", {count} times" * (count > 1))
+        with self._guard:
+            self._totals[code] += count
+            due = self._due(code, party, count)
         for known, kind, count in due:
             self._write(known, kind, count)
 
@@ -51,18 +64,22 @@ class Refusals:
         for party, code, count in due:
             self._write(party, code, count)
 
-    def _due(self, code: str, party: str | None) -> list[tuple[str | None, str, int]]:
+    def _due(self, code: str, party: str | None, more: int) -> list[tuple[str | None, str, int]]:
         now = self._clock_s()
         due: list[tuple[str | None, str, int]] = []
         for (known, kind), (since, count) in list(self._seen.items()):
-            if now - since >= WINDOW_S:
+            if now - since >= (STRANGERS_WINDOW_S if kind.startswith(STRANGERS) else WINDOW_S):
                 del self._seen[known, kind]
                 if count:
                     due.append((known, kind, count))
-        since, count = self._seen.get((party, code), (now, -1))
-        if count < 0 and len(self._seen) < MAX_KINDS:
-            due.append((party, code, 1))
-        self._seen[party, code] = (since, count + 1)
+        if (party, code) in self._seen:
+            since, count = self._seen[party, code]
+            self._seen[party, code] = (since, count + more)
+        elif len(self._seen) < MAX_KINDS:
+            due.append((party, code, more))
+            self._seen[party, code] = (now, 0)
+        else:
+            self._seen[party, code] = (now, more)
         return due
 
     def _write(self, party: str | None, code: str, count: int) -> None:

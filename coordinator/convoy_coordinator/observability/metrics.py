@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.responses import Response
 
@@ -57,6 +57,14 @@ class PartsCollector(Collector):
         for state, count in sorted(Counter(run.state.value for run in parts.runs.latest()).items()):
             runs.add_metric([state], count)
         yield runs
+        refused = CounterMetricFamily(
+            "convoy_access_refused",
+            "Refusals at the partner channel and the SuperLink's door since the start.",
+            labels=["code"],
+        )
+        for code, count in sorted(parts.refusals.totals.items()):
+            refused.add_metric([code], count)
+        yield refused
 
 
 def new_registry(parts: Parts) -> CollectorRegistry:

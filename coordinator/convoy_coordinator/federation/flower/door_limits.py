@@ -2,6 +2,7 @@
 
     read_whole(scope, receive, limits, is_known) -> body      a request's body, or TurnedAway
     prompt_head(seconds, turned) -> protocol class             for uvicorn: a request head must arrive in time
+    watch_handshakes(context, seconds, turned)                 every TLS handshake that fails or is late is noted
 
 A stranger's body is at most ``stranger_bytes``; a larger one is read only after the request's headers have been found to be signed
 by a registered node's key. A body must keep coming (``slow_s`` and one second more for each ``least_rate`` bytes), and so must a
@@ -13,8 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 from base64 import b64decode
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,6 +31,9 @@ from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_sig
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from convoy_coordinator.channel.handshake import COORDINATOR_REFUSED, NOT_TLS, UNFINISHED
+from convoy_coordinator.federation.flower.link_home import REQUEST_TURNED_AWAY
 
 WINDOW_S: Final = 60.0
 _LOG = logging.getLogger(__name__)
@@ -54,14 +60,16 @@ class TurnedAway(Exception):
 
 
 class Turned:
-    """Logs who was turned away: the first of a kind at once, its repeats counted once a minute."""
+    """Logs who was turned away: the first of a kind at once, its repeats counted once a minute; ``totals`` are since the start."""
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s
         self._seen: dict[str, tuple[float, int]] = {}
+        self.totals: Counter[str] = Counter()
 
-    def note(self, reason: str, address: str) -> None:
+    def note(self, reason: str, address: str, code: str = REQUEST_TURNED_AWAY) -> None:
         """Note one; ``address`` is that of the first in a minute."""
+        self.totals[code] += 1
         since, count = self._seen.get(reason, (-WINDOW_S, 0))
         if self._clock_s() - since < WINDOW_S:
             self._seen[reason] = (since, count + 1)
@@ -129,6 +137,36 @@ def signed_by_a_node(state: Callable[[], Any]) -> Callable[[Scope], bool]:
             return False
 
     return is_so
+
+
+def watch_handshakes(context: ssl.SSLContext, seconds: float, turned: Turned) -> None:
+    """Have every handshake of a server's context that fails, or is not over after ``seconds``, noted with its reason."""
+
+    class Watched(ssl.SSLObject):
+        """One connection's TLS (``SSLContext.sslobject_class``)."""
+
+        _due: asyncio.TimerHandle | None = None
+
+        def do_handshake(self) -> None:
+            """Go on with the handshake."""
+            if self._due is None:
+                self._due = asyncio.get_running_loop().call_later(seconds, _late)
+            try:
+                super().do_handshake()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                raise
+            except ssl.SSLError as error:
+                self._due.cancel()
+                reason = error.reason or "unknown"
+                code = COORDINATOR_REFUSED if "ALERT" in reason else NOT_TLS
+                turned.note(f"a TLS handshake that failed ({reason})", "", code)
+                raise
+            self._due.cancel()
+
+    def _late() -> None:
+        turned.note("a TLS handshake that is not finished", "", UNFINISHED)
+
+    context.sslobject_class = Watched
 
 
 def prompt_head(seconds: float, turned: Turned) -> type[asyncio.Protocol]:

@@ -62,6 +62,10 @@ class LinkGate:
         except (FederationError, OSError):
             return ""
 
+    def turned_away(self) -> Mapping[str, int]:
+        """Return what the SuperLink has counted at its public door."""
+        return self._home.read_turned()
+
     def begin(self, run: str) -> None:
         """Start a Flower run for a queued run.
 

@@ -28,7 +28,13 @@ from flwr.superlink.config_loader import SuperLinkLifespanConfig
 from flwr.superlink.federation import FederationManager
 
 from convoy_coordinator.federation.flower.app_bundle import APP_ID, AppBundle
-from convoy_coordinator.federation.flower.door_limits import Limits, Turned, prompt_head, signed_by_a_node
+from convoy_coordinator.federation.flower.door_limits import (
+    Limits,
+    Turned,
+    prompt_head,
+    signed_by_a_node,
+    watch_handshakes,
+)
 from convoy_coordinator.federation.flower.event_log import JsonLines
 from convoy_coordinator.federation.flower.holding import Holding
 from convoy_coordinator.federation.flower.lean_paths import LeanPaths
@@ -39,6 +45,7 @@ from convoy_coordinator.federation.flower.object_lane import ObjectLane
 
 LOOPBACK = "127.0.0.1"
 _GRACE_S = 1
+_TELL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +144,19 @@ def serve(
         for door, _, _, lifespan, protocol in doors
     ]
 
+    public_config = servers[1].config
+    public_config.load()
+    watch_handshakes(public_config.ssl, settings.limits.head_s, turned)
+    home.write_turned({})
+
+    async def tell_turned() -> None:
+        told: dict[str, int] = {}
+        while True:
+            await asyncio.sleep(_TELL_S)
+            if told != turned.totals:
+                told = dict(turned.totals)
+                home.write_turned(told)
+
     async def run() -> None:
         loop = asyncio.get_running_loop()
 
@@ -156,7 +176,9 @@ def serve(
             await asyncio.sleep(0.01)
         inside, outside = ("{}:{}".format(*listener.getsockname()[:2]) for listener in sockets)
         home.write_ready(Ready(os.getpid(), inside, outside, bundle.sha256))
+        telling = asyncio.create_task(tell_turned())
         await asyncio.gather(*serving)
+        telling.cancel()
 
     try:
         with asyncio.Runner(loop_factory=servers[0].config.get_loop_factory()) as runner:

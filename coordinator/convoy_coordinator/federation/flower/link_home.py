@@ -7,6 +7,7 @@
     change events.jsonl                                the event log link.db
     Flower's state, unless it is kept in memory ready.json                                  the
     addresses, written once both listeners answer
+    turned-away.json                            who was turned away at the public door, in numbers
 
 Secrets are born here, mode 0600, and are never passed as arguments or in the environment.
 """
@@ -22,11 +23,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from convoy_coordinator.channel.handshake import CODES
 from convoy_coordinator.federation.flower.errors import LinkHomeUnusable
 
 DEFAULT_FEDERATION: Final = "@none/default"
 """The federation id of Flower's own default; another contract gets ``@none/<name>``."""
 
+REQUEST_TURNED_AWAY: Final = "REQUEST_TURNED_AWAY"
+TURNED: Final = frozenset({*CODES, REQUEST_TURNED_AWAY})
 _OWNER_ONLY = 0o600
 
 
@@ -86,6 +90,11 @@ class LinkHome:
         return self.path / "ready.json"
 
     @property
+    def turned_file(self) -> Path:
+        """How many were turned away at the public door since the SuperLink's start, by code."""
+        return self.path / "turned-away.json"
+
+    @property
     def flower_home(self) -> Path:
         """Where Flower itself may write."""
         return self.path / "flwr"
@@ -114,6 +123,20 @@ class LinkHome:
     def write_ready(self, ready: Ready) -> None:
         """Tell that both listeners answer."""
         _replace(self.ready_file, json.dumps(asdict(ready)).encode())
+
+    def write_turned(self, counts: Mapping[str, int]) -> None:
+        """Tell how many were turned away."""
+        _replace(self.turned_file, json.dumps(dict(counts)).encode())
+
+    def read_turned(self) -> dict[str, int]:
+        """Return how many were turned away, by code; nothing where nobody has told."""
+        try:
+            counts = json.loads(self.turned_file.read_text())
+        except (OSError, ValueError):
+            return {}
+        if not isinstance(counts, dict):
+            return {}
+        return {code: count for code, count in counts.items() if type(count) is int and code in TURNED}
 
     def read_ready(self) -> Ready:
         """Return the addresses of the running SuperLink.
