@@ -167,6 +167,13 @@ def one(batch: int, width: int, units: int, rounds: int, *, with_hooks: bool) ->
     }
 
 
+def noise_cost(weights: int, rounds: int) -> float:
+    """Return what the exact noise of one step costs, processor microseconds per weight, whatever the batch."""
+    source = DiscreteGaussian()
+    seconds = timed({"noise": lambda: source.draw(5 / 2**0.5 * 2.0**20, weights)}, rounds)
+    return round(1e6 * seconds["noise"] / weights, 2)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark and write its figures; exit 1 where a large batch misses the target."""
     parser = argparse.ArgumentParser(description="A private step against a step without privacy.")
@@ -188,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "what": "median processor seconds of a DP-SGD step ready to leave the node, over the same step without privacy, same run",
         "target": TARGET,
         "large batches": {"from": LARGE, "worst": max(large), "median": round(statistics.median(large), 3)},
-        "fixed cost": "about 13 microseconds of exact noise per weight and step, whatever the batch",
+        "noise, microseconds per weight and step": {str(size): noise_cost(size, given.rounds) for size in (416, 4_224)},
         "rows": rows,
         "threads": given.threads,
         "cores": os.cpu_count(),
@@ -198,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(text, encoding="utf-8")
     print(text)
-    return 0 if statistics.median(large) <= TARGET else 1
+    return 0 if max(large) <= TARGET else 1
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def test_no_two_draws_repeat() -> None:
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, 15.9, math.nan, math.inf, 2.0**59])
 def test_a_scale_that_does_not_protect_is_refused(scale: float) -> None:
-    """OpenDP itself would answer zeros at scale 0."""
+    """Zero noise is not a little noise."""
     with pytest.raises(NoiseRefused):
         DiscreteGaussian().draw(scale, 4)
 
