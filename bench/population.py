@@ -3,13 +3,14 @@
     python bench/population.py --json bench/results/population.json          # a quarter of an hour
     python bench/population.py --full ...                                    # five populations, forty in the audit
     python bench/population.py --add 1000000 --json FILE                     # one more size of the sweep in figures that are there
+    python bench/population.py --add audit --json FILE                       # the audit alone, likewise
 
 Trains on generated drivers, judges on fresh drivers that nobody trained on, all rivals on the same ones in
 the same run: the joint model at epsilon 4 and 1, the joint model without noise, a pooled gradient booster
 that sees every column of everybody (no privacy), and each insurer alone. Then the size sweep, and
 observed / expected of the drivers under 25 (missing-modality audit: age must not pay for data that are missing).
 
-Noise: every party's own share from the exact discrete Gaussian of OpenDP at the ring's scale, under the rule
+Noise: every party's own share from the node's exact discrete Gaussian at the ring's scale, under the rule
 ``honest-one/1`` (what remains without any one party's share is at least sigma^2), so sums carry MORE noise
 than epsilon asks for. Sums themselves are made in the clear; tests show that the secure run opens the same
 numbers. Settings come from ``convoy_demo.specifications``; they were chosen on other seeds (``models/LOG.md``).
@@ -30,9 +31,9 @@ import numpy as np
 import numpy.typing as npt
 
 from convoy_contracts.specification import RiskSpecification
-from convoy_demo.population import INSURER_COLUMNS, INSURERS, OEM_COLUMNS, Population, generate
+from convoy_demo.population import INSURER_COLUMNS, INSURERS, OEM_COLUMNS, Floats, Population, generate
 from convoy_demo.specifications import risk_specification
-from convoy_demo.worth import Worth, alone_worth, columns_of, joint_worth
+from convoy_demo.worth import Worth, alone_worth, columns_of, joint_worth, priced
 from convoy_models.evaluation import d2, gini, top_decile_auc
 from convoy_models.noise import DiscreteGaussian, share_scale
 from convoy_models.plan import Plan, PlannedQuery, plan
@@ -45,7 +46,10 @@ ROLES = {"oem": ["oem"], "insurer": list(INSURERS)}
 EPSILONS = (4.0, 1.0)
 TARGETS = {"d2 at epsilon 4": 4.6, "gini at epsilon 4": 0.278, "d2 at epsilon 1": 4.2}
 SIZES = (3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
+AUDIT = "observed / expected under 25"
 YOUNG = 25.0
+BAND = (0.97, 1.03)
+"""What observed / expected of the drivers under 25 has to be within (issue 5)."""
 TREES: tuple[dict[str, float], ...] = (
     {"learning_rate": 0.1, "max_leaf_nodes": 8},
     {"learning_rate": 0.05, "max_leaf_nodes": 4},
@@ -124,30 +128,35 @@ def booster_worth(training: Population, holdout: Population) -> Worth:
     )
 
 
-def young_claims(model: RiskModel, training: Population, holdout: Population) -> dict[str, tuple[float, float]]:
-    """Return true and expected claims of fresh drivers under 25, with and without OEM data, levels corrected locally.
+def young_claims(rate: Floats, holdout: Population, judged: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """Return true and expected claims of fresh drivers under 25 among the judged; rate: (judged,) yearly.
 
     True are the claims that the world's own rate expects of them: what is observed, without the luck of one draw.
     """
-    out = {}
-    for cohort, has_oem in (("joint", True), ("solo", False)):
-        spec = model.specification
-        trained, judged = training.has_oem == has_oem, holdout.has_oem == has_oem
-        expected = model.rate(cohort, columns_of(training, trained, spec)) * training.exposure_years[trained]
-        fresh = model.rate(cohort, columns_of(holdout, judged, spec)) * holdout.exposure_years[judged]
-        for number in range(len(INSURERS)):
-            mine = training.insurer[trained] == number
-            level = local_level(training.claims[trained][mine].astype(np.float64), expected[mine])
-            fresh[holdout.insurer[judged] == number] *= level
-        young = np.asarray(holdout.columns["driver_age"], dtype=np.float64)[judged] < YOUNG
-        true = holdout.rate[judged] * holdout.exposure_years[judged]
-        out[cohort] = (float(true[young].sum()), float(fresh[young].sum()))
-    return out
+    years = holdout.exposure_years[judged]
+    young = np.asarray(holdout.columns["driver_age"], dtype=np.float64)[judged] < YOUNG
+    return float((holdout.rate[judged] * years)[young].sum()), float((rate * years)[young].sum())
+
+
+def one_level(model: RiskModel, cohort: str, training: Population, holdout: Population) -> Floats:
+    """Return the yearly rate of fresh drivers where every insurer corrects its level by one number for all ages."""
+    spec = model.specification
+    trained, judged = ((p.has_oem if cohort == "joint" else ~p.has_oem) for p in (training, holdout))
+    rate = model.rate(cohort, columns_of(holdout, judged, spec))
+    for number in range(len(INSURERS)):
+        mine = trained & (training.insurer == number)
+        expected = model.rate(cohort, columns_of(training, mine, spec)) * training.exposure_years[mine]
+        rate[holdout.insurer[judged] == number] *= local_level(training.claims[mine].astype(np.float64), expected)
+    return rate
 
 
 def audit(size: int, first_seed: int, populations: int, holdout: Population) -> dict[str, Any]:
-    """Return observed / expected of drivers under 25 over several populations: sum over sum, and the spread of one run."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    """Return observed / expected of drivers under 25 over several populations: sum over sum, and the spread of one run.
+
+    "ratio" is of the price as deployed, levels corrected locally by age group; "one level" of the same models where every
+    insurer corrects one number for all ages, as released models stand without the groups.
+    """
+    found: dict[str, list[tuple[tuple[float, float], tuple[float, float]]]] = {}
     for seed in range(first_seed, first_seed + populations):
         people = generate(size, seed)
         cohorts = cohorts_of(risk_specification(), people)
@@ -155,18 +164,28 @@ def audit(size: int, first_seed: int, populations: int, holdout: Population) -> 
             spec = risk_specification(round(eps * 1e6))
             spec = spec if is_private else unbound(spec)
             model = fit(spec, plan(spec, ROLES), cohorts if is_private else cohorts_of(spec, people), is_private)
-            for cohort, pair in young_claims(model, people, holdout).items():
-                found.setdefault(f"{name}, {'with' if cohort == 'joint' else 'without'} OEM data", []).append(pair)
-    out: dict[str, Any] = {"populations": populations}
-    for name, pairs in found.items():
-        observed, expected = np.array(pairs).T
-        ratios = observed / expected
-        out[name] = {
-            "ratio": round(float(observed.sum() / expected.sum()), 3),
-            "sd of one run": round(float(ratios.std(ddof=1)), 3),
-            "standard error": round(float(ratios.std(ddof=1) / np.sqrt(populations)), 3),
-        }
+            for cohort, judged in (("joint", holdout.has_oem), ("solo", ~holdout.has_oem)):
+                pairs = (
+                    young_claims(priced(model, cohort, people, holdout), holdout, judged),
+                    young_claims(one_level(model, cohort, people, holdout), holdout, judged),
+                )
+                found.setdefault(f"{name}, {'with' if cohort == 'joint' else 'without'} OEM data", []).append(pairs)
+    out: dict[str, Any] = {"populations": populations, "band": list(BAND)}
+    for name, both in found.items():
+        grouped, single = (spread([pair[way] for pair in both]) for way in (0, 1))
+        out[name] = grouped | {"is inside": BAND[0] <= grouped["ratio"] <= BAND[1], "one level": single}
     return out
+
+
+def spread(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Return observed / expected over all populations, and how far one of them may be from it."""
+    observed, expected = np.array(pairs).T
+    sd = float((observed / expected).std(ddof=1))
+    return {
+        "ratio": round(float(observed.sum() / expected.sum()), 3),
+        "sd of one run": round(sd, 3),
+        "standard error": round(sd / float(np.sqrt(len(pairs))), 3),
+    }
 
 
 def one_size(size: int, seed: int, draws: int, holdout: Population, *, with_rivals: bool = True) -> dict[str, Any]:
@@ -223,11 +242,15 @@ def swept(size: int, first_seed: int, holdout: Population) -> dict[str, Any]:
 
 def add_size(size: int, first_seed: int, holdout: Population, file: Path) -> None:
     """Add one size to the sweep of figures that were written before, with the same seeds and fresh drivers."""
-    report = json.loads(file.read_text(encoding="utf-8"))
-    sweep = report["by size"] | {str(size): swept(size, first_seed, holdout)}
-    report["by size"] = dict(sorted(sweep.items(), key=lambda item: int(item[0])))
+    sweep = json.loads(file.read_text(encoding="utf-8"))["by size"] | {str(size): swept(size, first_seed, holdout)}
+    add("by size", dict(sorted(sweep.items(), key=lambda item: int(item[0]))), file)
+
+
+def add(part: str, figures: dict[str, Any], file: Path) -> None:
+    """Replace one part of figures that were written before, and print it."""
+    report = json.loads(file.read_text(encoding="utf-8")) | {part: figures}
     file.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(json.dumps(sweep[str(size)], indent=1))
+    print(json.dumps(figures, indent=1))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -241,19 +264,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--audited", type=int, default=12, help="training populations of the audit under 25")
     parser.add_argument("--full", action="store_true", help="five training populations, and 40 in the audit")
     parser.add_argument(
-        "--add", type=int, metavar="DRIVERS", help="train on this size only and add it to the sweep in --json"
+        "--add", metavar="WHAT", help="'audit', or a number of drivers: make this part only and put it into --json"
     )
     parser.add_argument("--json", type=Path, help="where the figures go")
     given = parser.parse_args(argv)
     started = time.monotonic()
     holdout = generate(given.fresh, given.seed + 1_000)
-    if given.add is not None:
-        if given.json is None or not given.json.is_file():
-            parser.error("--add needs --json FILE with figures")
-        add_size(given.add, given.seed, holdout, given.json)
-        return 0
     populations = max(given.populations, 5) if given.full else given.populations
     audited = max(given.audited, 40) if given.full else given.audited
+    if given.add is not None:
+        if given.json is None or not given.json.is_file() or not (given.add == "audit" or given.add.isdigit()):
+            parser.error("--add needs 'audit' or a number of drivers, and --json FILE with figures")
+        if given.add == "audit":
+            add(AUDIT, audit(given.drivers, given.seed + 100, audited, holdout), given.json)
+        else:
+            add_size(int(given.add), given.seed, holdout, given.json)
+        return 0
     rows = [one_size(given.drivers, given.seed + n, given.draws, holdout) for n in range(populations)]
     found = summary(rows)
     sweep = {}
@@ -273,7 +299,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "fresh drivers": given.fresh,
         "targets": {name: {"target": TARGETS[name], "reached": value} for name, value in reached.items()},
         "contestants": found,
-        "observed / expected under 25": audit(given.drivers, given.seed + 100, audited, holdout),
+        AUDIT: audit(given.drivers, given.seed + 100, audited, holdout),
         "by size": dict(sorted(sweep.items(), key=lambda item: int(item[0]))),
         "seconds": round(time.monotonic() - started, 1),
     }

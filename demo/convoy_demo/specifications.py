@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convoy_contracts.specification import (
+    Cuts,
     Evaluation,
     Knots,
     Levels,
@@ -48,6 +49,8 @@ OEM_FEATURES = (
     _knots("distraction_100km", (0.2, 0.6, 1.2, 2, 3.2, 5, 8), "log1p"),
     _knots("collision_warnings_1000km", (0.2, 0.6, 1.2, 2, 3.2, 5, 8), "log1p"),
 )
+AGE_GROUPS = Cuts(kind="cuts", name="driver_age", cuts=("25", "35", "50", "65"))
+"""Groups whose levels every insurer corrects on its own book (``convoy_models.risk.model.local_levels``)."""
 PROFILE = (
     _knots("km_1000", (2, 12, 40), "log1p"),
     _knots("harsh_braking_100km", (0, 2, 10), "log1p"),

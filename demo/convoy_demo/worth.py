@@ -1,9 +1,9 @@
 """Is joining worth it? The joint model against what each insurer can do alone, on held-out drivers.
 
 Every model is judged on the same drivers: all with OEM data in a population that nobody trained on.
-The joint model's level is corrected by each insurer on its own training customers (one number that
-never leaves it), an insurer's own model likewise. The insurer alone gets the same estimator, no
-noise, no caps and all of its customers.
+The joint model's level is corrected by each insurer on its own training customers by age group (a
+few numbers that never leave it), an insurer's own model likewise. The insurer alone gets the same
+estimator, no noise, no caps and all of its customers.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import numpy.typing as npt
 
 from convoy_contracts.specification import RiskSpecification
 from convoy_demo.population import INSURER_COLUMNS, INSURERS, Floats, Population
+from convoy_demo.specifications import AGE_GROUPS
 from convoy_models.evaluation import d2, gini, top_decile_auc
-from convoy_models.risk.model import RiskModel, local_level
+from convoy_models.features import cells_of
+from convoy_models.risk.model import RiskModel, local_levels
 from convoy_models.simulate import alone
 
 
@@ -41,22 +43,32 @@ def columns_of(population: Population, rows: npt.NDArray[np.bool_], specificatio
     return out
 
 
+def priced(model: RiskModel, cohort: str, training: Population, holdout: Population) -> Floats:
+    """Return the yearly rate of the fresh drivers with a cohort's pattern of data, (N,), as their insurers would price them:
+    the released model, its level corrected by each insurer on its own training customers by age group.
+
+    Args:
+        cohort: 'joint' (with OEM data) or 'solo'.
+    """
+    trained, judged = ((p.has_oem if cohort == "joint" else ~p.has_oem) for p in (training, holdout))
+    rate = model.rate(cohort, columns_of(holdout, judged, model.specification))
+    for number in range(len(INSURERS)):
+        mine = trained & (training.insurer == number)
+        levels = _levels(training, mine, model.rate(cohort, columns_of(training, mine, model.specification)))
+        theirs = holdout.insurer[judged] == number
+        rate[theirs] *= levels[cells_of(AGE_GROUPS, holdout.columns["driver_age"][judged][theirs])]
+    return rate
+
+
 def joint_worth(model: RiskModel, training: Population, holdout: Population) -> Worth:
     """Judge the joint model on held-out drivers with OEM data."""
-    spec, years = model.specification, training.exposure_years
-    rate = model.rate("joint", columns_of(holdout, holdout.has_oem, spec))
-    trained = training.has_oem
-    expected = model.rate("joint", columns_of(training, trained, spec)) * years[trained]
-    for number in range(len(INSURERS)):
-        mine = training.insurer[trained] == number
-        level = local_level(training.claims[trained][mine].astype(np.float64), expected[mine])
-        rate[holdout.insurer[holdout.has_oem] == number] *= level
-    return _worth(holdout, holdout.has_oem, rate)
+    return _worth(holdout, holdout.has_oem, priced(model, "joint", training, holdout))
 
 
 def alone_worth(specification: RiskSpecification, training: Population, holdout: Population) -> Mapping[str, Worth]:
     """Judge each insurer's own model on held-out drivers with OEM data."""
     out = {}
+    ages = cells_of(AGE_GROUPS, holdout.columns["driver_age"][holdout.has_oem])
     for number, name in enumerate(INSURERS):
         mine = training.insurer == number
         columns = {
@@ -67,12 +79,17 @@ def alone_worth(specification: RiskSpecification, training: Population, holdout:
         model = alone(specification, columns)
         # Drivers with OEM data are a part of its book with a level of its own.
         judged = mine & training.has_oem
-        expected = model.rate("all", columns_of(training, judged, specification))
-        expected = expected * training.exposure_years[judged]
-        level = local_level(training.claims[judged].astype(np.float64), expected)
-        rate = level * model.rate("all", columns_of(holdout, holdout.has_oem, specification))
+        levels = _levels(training, judged, model.rate("all", columns_of(training, judged, specification)))
+        rate = levels[ages] * model.rate("all", columns_of(holdout, holdout.has_oem, specification))
         out[name] = _worth(holdout, holdout.has_oem, rate)
     return out
+
+
+def _levels(training: Population, mine: npt.NDArray[np.bool_], rate: Floats) -> Floats:
+    """Return an insurer's own correction of a yearly rate by age group; rate: (customers,)."""
+    groups = cells_of(AGE_GROUPS, training.columns["driver_age"][mine])
+    claims, expected = training.claims[mine].astype(np.float64), rate * training.exposure_years[mine]
+    return local_levels(claims, expected, groups, AGE_GROUPS.width)
 
 
 def _worth(holdout: Population, rows: npt.NDArray[np.bool_], rate: Floats) -> Worth:

@@ -16,6 +16,7 @@ from convoy_contracts.specification import (
     PairsSpecification,
     RiskSpecification,
     SeveritySpecification,
+    Specification,
     TowersSpecification,
 )
 from convoy_coordinator.federation.assignment import Assignment
@@ -56,6 +57,12 @@ NOT_EVALUATED = Text(
     "The contract holds nobody out: this release was not evaluated under differential privacy.",
 )
 
+LEVELS = Text(
+    "上限与噪声会使高风险小群体（例如 25 岁以下）的价格整体偏离几个百分点；各保险公司应以自有客户按群体校正水平（docs/models.md）。",
+    "Caps and noise move the price of small groups of high risks (drivers under 25, say) by some per cent: every insurer"
+    " corrects its levels by group on its own customers (docs/models.md).",
+)
+
 
 def release_body(
     run: Assignment, model: Model, figures: Figures, rows: Mapping[str, Any], evidence: Mapping[str, Any],
@@ -89,7 +96,7 @@ def release_body(
         rows=[(party, int(count)) for party, count in sorted(rows.items()) if int(count) > 0],
         features=_features(run),
         measures=_measures(run, evaluated),
-        limits=LIMITS if evaluated is not None else (*LIMITS, NOT_EVALUATED),
+        limits=limits_of(spec, is_evaluated=evaluated is not None),
     )
     files = pack(
         facts,
@@ -108,6 +115,12 @@ def release_body(
         "files": {name: b64encode(content).decode() for name, content in files.items()},
         "summary": summary,
     }
+
+
+def limits_of(spec: Specification, *, is_evaluated: bool) -> tuple[Text, ...]:
+    """Return what the card says about the weaknesses of a model."""
+    levels = (LEVELS,) if isinstance(spec, RiskSpecification) else ()
+    return (*LIMITS, *levels, *(() if is_evaluated else (NOT_EVALUATED,)))
 
 
 def _measures(run: Assignment, evaluated: Evaluated | ListsJudged | None) -> Sequence[Measure]:

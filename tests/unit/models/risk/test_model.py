@@ -8,7 +8,7 @@ import pytest
 from convoy_demo.population import generate
 from convoy_demo.specifications import risk_specification
 from convoy_demo.worth import columns_of
-from convoy_models.risk.model import CohortModel, ModelMalformed, RiskModel, local_level
+from convoy_models.risk.model import CohortModel, ModelMalformed, RiskModel, local_level, local_levels
 
 
 def made() -> RiskModel:
@@ -86,3 +86,26 @@ def test_a_level_correction_needs_experience_to_move() -> None:
     """With 100 claims it goes half of the way."""
     assert local_level(np.full(100, 1.0), np.full(100, 1.0)) == 1.0
     assert local_level(np.full(200, 1.0), np.full(100, 1.0)) == pytest.approx(1.5)
+
+
+def test_a_group_is_corrected_as_far_as_it_has_experience() -> None:
+    """The book is right as a whole; 400 young claims against 300 expected nearly close the gap, 8 against 6 hardly move it."""
+    old, young, few = (np.full(600, 2.0), np.full(200, 2.0), np.full(4, 2.0))
+    claims = np.concatenate([old, young, few])
+    expected = np.concatenate([np.full(600, 2.0 + 1 / 6), np.full(200, 1.5), np.full(4, 1.5)])
+    groups = np.concatenate([np.zeros(600), np.ones(200), np.full(4, 2)]).astype(np.int64)
+    levels = local_levels(claims, expected, groups, 4)
+    level = local_level(claims, expected)
+    assert level == pytest.approx(1.0, abs=0.005)
+    after = [claims[groups == g].sum() / (levels[g] * expected[groups == g].sum()) for g in range(3)]
+    assert after[0] == pytest.approx(1.0, abs=0.01)
+    assert after[1] == pytest.approx(1.0, abs=0.03)  # 1.33 before
+    assert 1.2 < after[2] < 4 / 3
+    assert levels[3] == pytest.approx(level)  # nobody there
+
+
+def test_group_levels_that_need_endless_experience_are_one_level() -> None:
+    """What ``local_level`` says, for every group."""
+    claims, groups = np.array([1.0, 0.0, 2.0, 1.0]), np.array([0, 0, 1, 1])
+    expected = np.array([0.5, 0.25, 1.0, 1.0])
+    assert local_levels(claims, expected, groups, 2, 1e15) == pytest.approx([local_level(claims, expected)] * 2)
