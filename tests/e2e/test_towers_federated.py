@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from convoy_contracts.specification import Levels, ListTest, Network, TowersSpecification
 from convoy_coordinator.keys import read_keys
+from convoy_coordinator.runs.commands import lines
 from convoy_models.accounting import epsilon_of
 from convoy_models.bundle import read_bundle
 from convoy_models.evaluation import hit_rate
@@ -110,6 +111,10 @@ def test_towers_are_trained_judged_released_and_listed(tmp_path: Path) -> None:
                 spent = ledger.mu2(f"urn:convoy:asset:{short}:bench:1")
             assert 0.95 * made.charge < spent <= made.charge
             assert epsilon_of(spent, left_of(1e-6, 2e-8)) <= 4.0
+        (run,) = founded.api.get("/v1/runs")["runs"]
+        told = "\n".join(lines(founded.api.get(f"/v1/runs/{run['uid']}")))
+        assert "hidden item in the personal list" in told
+        assert told.count("than its own model") == 3
         (release,) = (founded.folder / "coordinator" / "releases").iterdir()
         card = (release / "card.md").read_text(encoding="utf-8")
         assert "general list" in card

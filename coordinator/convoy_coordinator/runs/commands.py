@@ -104,9 +104,20 @@ def lines(run: dict[str, Any]) -> list[str]:
         )
     if progress.get("evaluation"):
         told += evaluated(progress["evaluation"])
+    if progress.get("lists"):
+        told += listed(progress["lists"])
     if run.get("reason"):
         told += [f"Reason     {run['reason']}  {run.get('cause') or ''}", f"Fix        {run.get('fix') or ''}"]
     return told
+
+
+def listed(found: dict[str, Any]) -> list[str]:
+    """Return what the hold-out says about a recommender's lists, as people read it."""
+    told = [
+        f"Hold-out   hidden item in the personal list {found['personal']:.1%}, in the general list {found['general']:.1%}",
+        f"Gain       {100 * found['gain']:+.1f} points (± {196 * found['gainSd']:.1f}, 95 %)",
+    ]
+    return told + [f"At home    {party}: {word} than its own model" for party, word in found["againstAlone"].items()]
 
 
 def evaluated(found: dict[str, Any]) -> list[str]:
