@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := contracts audit models node coordinator demo
 RUNTIME ?= embedded
-JOBS ?= 2
+JOBS ?= 3
 BENCHES := decide audit register risk recommend population severity dpsgd protocol privacy connectors runtimes exchange many recovery
 DATA ?= $(or $(CONVOY_SHARED),../shared)/data
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -45,8 +45,8 @@ demo: $(STAMP) ## A carmaker, three insurers, a charging operator: two joint mod
 demo-reset: $(STAMP) ## Remove the demo's folders, its ledgers included
 	$(BIN)/convoy-demo reset --home run/demo
 
-test: $(STAMP) ## Every test (JOBS=how many files at a time)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+test: $(STAMP) ## Every test (JOBS=how many files at a time; end-to-end tests begin, because they wait most)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 bench: $(addprefix bench-,$(BENCHES)) ## Every benchmark, one after the other (about two hours); results go to bench/results/
 

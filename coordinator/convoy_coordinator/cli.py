@@ -13,6 +13,7 @@ import gc
 import json
 import socket
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -150,16 +151,16 @@ def serve(
 @app.command()
 def status(home: Home = None, as_json: AsJson = False) -> None:
     """Show how the federation stands, in five lines."""
-    parts = _parts(home)
-    contracts, runs = parts.contracts.all(), parts.runs.latest()
-    facts = {
-        "parties": len(parts.parties.all()),
-        "contracts": len(contracts),
-        "contractsActive": sum(view.standing.is_active for view in contracts),
-        "runs": len(runs),
-        "lastRun": None if not runs else {"uid": runs[0].uid, "state": runs[0].state.value},
-        "logSize": parts.log.size(),
-    }
+    with _parts(home) as parts:
+        contracts, runs = parts.contracts.all(), parts.runs.latest()
+        facts = {
+            "parties": len(parts.parties.all()),
+            "contracts": len(contracts),
+            "contractsActive": sum(view.standing.is_active for view in contracts),
+            "runs": len(runs),
+            "lastRun": None if not runs else {"uid": runs[0].uid, "state": runs[0].state.value},
+            "logSize": parts.log.size(),
+        }
     last = f"{runs[0].uid} is {runs[0].state.value}" if runs else "none"
     show(
         facts,
@@ -179,8 +180,8 @@ def parties(home: Home = None, as_json: AsJson = False) -> None:
     """List the enrolled parties with the fingerprints of their identity keys."""
     from convoy_coordinator.parties.routes import party_json
 
-    parts = _parts(home)
-    found = [(party, parts.log.witness_size(party.id)) for party in parts.parties.all()]
+    with _parts(home) as parts:
+        found = [(party, parts.log.witness_size(party.id)) for party in parts.parties.all()]
     table = _table("party", "role", "region", "fingerprint", "cosigned up to")
     for party, size in found:
         table.add_row(party.id, party.role, party.region, party.fingerprint, str(size) if size else "never")
@@ -192,7 +193,8 @@ def runs(home: Home = None, as_json: AsJson = False) -> None:
     """List the last runs, newest first, and why they stopped."""
     from convoy_coordinator.runs.routes import run_json
 
-    found = _parts(home).runs.latest()
+    with _parts(home) as parts:
+        found = parts.runs.latest()
     table = _table("run", "algorithm", "state", "progress", "party", "cause", "what to do")
     for run in found:
         done, total = run.progress.get("done"), run.progress.get("total")
@@ -209,11 +211,11 @@ def log(
     as_json: AsJson = False,
 ) -> None:
     """Show the last entries of the log and its latest checkpoint."""
-    parts = _parts(home)
-    size = parts.log.size()
-    first = max(0, size - last)
-    entries = [_entry(first + i, raw) for i, raw in enumerate(parts.log.entries(first, size))]
-    checkpoint = parts.log.latest()
+    with _parts(home) as parts:
+        size = parts.log.size()
+        first = max(0, size - last)
+        entries = [_entry(first + i, raw) for i, raw in enumerate(parts.log.entries(first, size))]
+        checkpoint = parts.log.latest()
     lines: list[Any] = [f"{e['index']:>6}  {e['text']}" for e in entries]
     show(
         {"size": size, "entries": entries, "checkpoint": checkpoint},
@@ -250,11 +252,11 @@ def _home(home: Path | None) -> Path:
     return home
 
 
-def _parts(home: Path | None) -> Parts:
+def _parts(home: Path | None) -> closing[Parts]:
     from convoy_coordinator.settings import read_settings
     from convoy_coordinator.wiring import wire
 
-    return wire(read_settings(home))
+    return closing(wire(read_settings(home)))
 
 
 def _short(vkey: str) -> str:

@@ -369,7 +369,6 @@ def main() -> None:
     """Run the command line; a refusal names cause and fix, with --json as JSON, and never shows a trace."""
     from convoy_audit.errors import AuditError
     from convoy_contracts.errors import ContractsError
-    from convoy_contracts.problems.telling import told
     from convoy_models.errors import ModelsError
 
     try:
@@ -378,6 +377,8 @@ def main() -> None:
         if "--json" in sys.argv:
             print(json.dumps({"error": _facts(error)}, ensure_ascii=False))
         else:
+            from convoy_contracts.problems.telling import told
+
             Console(stderr=True).print(told(error), soft_wrap=True, highlight=False, markup=False)
         sys.exit(1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,8 @@ from convoy_coordinator.app import create_app
 from convoy_coordinator.settings import read_settings
 from convoy_coordinator.setup import create_home
 from convoy_coordinator.testing import Federation, SetClock
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,10 @@ from typing import Any
 import httpx
 import pytest
 from starlette.testclient import TestClient
+from typed import typed
 
 from convoy_coordinator.app import create_app
+from convoy_coordinator.cli import main
 from convoy_coordinator.errors import Problem
 from convoy_coordinator.schedules.service import ScheduleService, next_time
 from convoy_coordinator.settings import read_settings
@@ -130,8 +130,7 @@ def test_the_operator_does_all_of_it_from_the_command_line(home: Path, clock: Se
 
 
 def command(home: Path, *words: str) -> Any:
-    """Run the installed command; return the JSON that it prints."""
-    program = Path(sys.executable).parent / "convoy-coordinator"
-    done = subprocess.run([program, *words, "--home", home, "--json"], capture_output=True, text=True, check=False)
+    """Type the command; return the JSON that it prints."""
+    done = typed(main, *words, "--home", home, "--json")
     assert done.returncode in (0, 1), done.stderr
     return json.loads(done.stdout)
