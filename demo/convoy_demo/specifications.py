@@ -49,7 +49,7 @@ OEM_FEATURES = (
     _knots("distraction_100km", (0.2, 0.6, 1.2, 2, 3.2, 5, 8), "log1p"),
     _knots("collision_warnings_1000km", (0.2, 0.6, 1.2, 2, 3.2, 5, 8), "log1p"),
 )
-AGE_GROUPS = Cuts(kind="cuts", name="driver_age", cuts=("25", "35", "50", "65"))
+AGE_GROUPS = Cuts(kind="cuts", name="driver_age", cuts=("25", "65"))
 """Groups whose levels every insurer corrects on its own book (``convoy_models.risk.model.local_levels``)."""
 PROFILE = (
     _knots("km_1000", (2, 12, 40), "log1p"),
