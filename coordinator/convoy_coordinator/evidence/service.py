@@ -1,15 +1,16 @@
 """Gather an evidence pack from what the other services keep; ``convoy_audit`` builds and verifies
 it.
 
-The pack covers exactly the entries under the last checkpoint that has the quorum, with every cosignature that was
+The pack covers exactly the entries under the last checkpoint that has the quorum, with the cosignatures that were
 kept. What is not in the log is not in the pack, but for the documents whose digests the log
 names: contracts, manifests and model cards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from convoy_audit.archive import write_pack
 from convoy_audit.checkpoint import peek
@@ -20,6 +21,19 @@ from convoy_coordinator.errors import Problem
 from convoy_coordinator.journal import Clock
 from convoy_coordinator.log import LogService
 from convoy_coordinator.releases.service import MANIFEST, ReleaseService
+
+MAX_CHECKPOINTS: Final = 1000
+"""How many earlier checkpoints a pack takes; a busy log signs one a second."""
+
+
+def chosen(sizes: Sequence[int], stamped: Collection[int]) -> list[int]:
+    """Return which checkpoints go into a pack: the last half of ``MAX_CHECKPOINTS``, as many spread over those before, and each
+    that has a time-stamp. All of them prove the same history; more of them would not prove it better.
+    """
+    half = MAX_CHECKPOINTS // 2
+    early, late = sizes[:-half], sizes[-half:]
+    spread = early[:: max(1, -(-len(early) // half))]
+    return sorted({*spread, *late, *(size for size in early if size in stamped)})
 
 
 class EvidenceService:
@@ -64,15 +78,18 @@ class EvidenceService:
         if note is None:
             raise Problem("NOT_FOUND", "the log has no checkpoint yet")
         size = peek(note.encode()).size
+        stamps = {at: stamp for at, stamp in self._stamps().items() if at <= size}
         return Parts(
             policy=self._log.policy().text,
             checkpoint=note.encode(),
             entries=self._log.entries(0, size),
             made_at=self._clock(),
             checkpoints=[
-                other for other in (text.encode() for text in self._log.checkpoints()) if peek(other).size <= size
+                other.encode()
+                for at in chosen([at for at in self._log.checkpoint_sizes() if at <= size], stamps)
+                if (other := self._log.at(at)) is not None
             ],
-            timestamps={at: stamp for at, stamp in self._stamps().items() if at <= size},
+            timestamps=stamps,
             contracts=[
                 SignedContract(view.contract.text.encode(), view.signatures)
                 for view in self._contracts.all()

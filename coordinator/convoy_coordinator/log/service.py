@@ -326,6 +326,11 @@ class LogService:
             row = store.checkpoint_of(session, size)
             return None if row is None else _with_cosignatures(session, row, reader)
 
+    def checkpoint_sizes(self) -> list[int]:
+        """Return the size of every checkpoint that was signed, ascending."""
+        with self._sessions() as session:
+            return store.checkpoint_sizes(session)
+
     def checkpoints(self) -> list[str]:
         """Return every checkpoint that was signed, with cosignatures, by ascending size."""
         with self._sessions() as session:

@@ -173,6 +173,11 @@ def checkpoint_of(session: Session, size: int) -> LogCheckpoint | None:
     return session.get(LogCheckpoint, size)
 
 
+def checkpoint_sizes(session: Session) -> list[int]:
+    """Return the size of every checkpoint, ascending."""
+    return list(session.scalars(select(LogCheckpoint.size).order_by(LogCheckpoint.size)))
+
+
 def all_checkpoints(session: Session) -> list[LogCheckpoint]:
     """Return every checkpoint, ascending."""
     return list(session.scalars(select(LogCheckpoint).order_by(LogCheckpoint.size)))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
 
 from convoy_audit.archive import verify_pack
 from convoy_audit.policy import Policy
+from convoy_coordinator.evidence.service import MAX_CHECKPOINTS, chosen
 from convoy_coordinator.testing import Federation, bundle_files
 
 
@@ -45,3 +47,15 @@ def test_there_is_no_pack_before_the_first_checkpoint(federation: Federation) ->
     """Nothing signed, nothing to check."""
     done = federation.client.get("/v1/evidence.zip")
     assert (done.status_code, done.json()["code"]) == (404, "NOT_FOUND")
+
+
+def test_a_pack_takes_few_of_many_checkpoints_and_every_stamped_one() -> None:
+    """All of a young log; of a million the last, some of every time, and those with a time-stamp."""
+    assert chosen([3, 5, 9], {5}) == [3, 5, 9]
+    assert chosen([], ()) == []
+    assert chosen(range(MAX_CHECKPOINTS), ()) == list(range(MAX_CHECKPOINTS))
+    sizes = range(1, 1_000_001)
+    taken = chosen(sizes, {777_777})
+    assert len(taken) <= MAX_CHECKPOINTS + 1
+    assert {1, 777_777, 999_501, 1_000_000} <= set(taken)
+    assert max(b - a for a, b in itertools.pairwise(taken)) <= 2_000
