@@ -116,9 +116,14 @@ def start(spec: TowersSpecification, popularity: Floats, noise_sd: float) -> Flo
     """
     net = spec.network
     weights = first_weights(_profile_width(spec), len(spec.items), net.units, net.space, net.seed)
-    seen = np.maximum(popularity, max(noise_sd, 1.0))
-    weights[-len(spec.items) :] = np.round(np.log(seen / seen.sum()), 6)
+    weights[-len(spec.items) :] = first_biases(popularity, noise_sd)
     return weights
+
+
+def first_biases(popularity: Floats, noise_sd: float) -> Floats:
+    """Return the log of each item's share of a noisy popularity, (items,); nothing below its noise is believed."""
+    seen = np.maximum(popularity, max(noise_sd, 1.0))
+    return np.asarray(np.round(np.log(seen / seen.sum()), 6))
 
 
 def checked(values: object, size: int, largest: float = LARGEST_WEIGHT) -> Floats:
