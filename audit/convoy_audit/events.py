@@ -24,6 +24,7 @@ from convoy_audit.errors import FormatError
 from convoy_audit.event_base import Event as Event
 from convoy_audit.event_base import StatedEvent as StatedEvent
 from convoy_audit.events_governance import GOVERNANCE
+from convoy_audit.events_governance import AuthorityAnnounced as AuthorityAnnounced
 from convoy_audit.events_governance import CommitmentErased as CommitmentErased
 from convoy_audit.events_governance import EvidenceExported as EvidenceExported
 from convoy_audit.events_governance import IncidentOpened as IncidentOpened

@@ -207,6 +207,23 @@ class WitnessFollowed(Event):
     statement: Digest | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorityAnnounced(Event):
+    """Another certificate authority of the coordinator follows the present one, which has signed this (``proof``, ECDSA).
+
+    From ``begins`` on it issues the nodes' certificates, from ``ends`` on the old one counts no more.
+    """
+
+    TYPE = "coordinator:authority:announced"
+    TITLES = ("Certificate authority announced", "证书机构更换公告")
+
+    old: Digest  # of the present authority's certificate, DER
+    certificate: Octets  # of the next one, DER
+    begins: datetime
+    ends: datetime
+    proof: Octets
+
+
 GOVERNANCE: Final[tuple[type[Event], ...]] = (
     IncidentOpened,
     IncidentStepped,
@@ -221,4 +238,5 @@ GOVERNANCE: Final[tuple[type[Event], ...]] = (
     ModelLoaded,
     WitnessRotated,
     WitnessFollowed,
+    AuthorityAnnounced,
 )

@@ -74,7 +74,9 @@ def create_app(settings: Settings, *, clock: Clock = now_utc) -> FastAPI:
 
     operator = requires(parts.keys.operator_token)
     app.include_router(parties.router(parts.parties, parts.log.witness_size, operator))
-    app.include_router(enrolment.router(parts.enrolment, parts.access, parts.parties.standing, operator))
+    app.include_router(
+        enrolment.router(parts.enrolment, parts.access, parts.succession, parts.parties.standing, operator)
+    )
     app.include_router(contracts.router(parts.contracts, operator))
     app.include_router(changes.router(parts.changes))
     app.include_router(catalogue.router(parts.catalogue))

@@ -20,7 +20,7 @@ from convoy_coordinator.contracts.service import ContractService
 from convoy_coordinator.db.migrate import prepare
 from convoy_coordinator.db.session import open_engine, session_factory
 from convoy_coordinator.enrolment.access import AccessService
-from convoy_coordinator.enrolment.ca import Authority
+from convoy_coordinator.enrolment.authorities import Authorities, Succession
 from convoy_coordinator.enrolment.refusals import Refusals
 from convoy_coordinator.enrolment.service import EnrolmentService
 from convoy_coordinator.errors import SetupError
@@ -69,6 +69,7 @@ class Parts:
     evidence: EvidenceService
     enrolment: EnrolmentService
     access: AccessService
+    succession: Succession
     refusals: Refusals
 
     def log_view(self) -> LogView:
@@ -189,18 +190,18 @@ def wire(settings: Settings, clock: Clock = now_utc) -> Parts:
     releases = ReleaseService(sessions, journal, runs, settings.releases_folder, keys.release_key, clock)
     intake = Intake(journal, parties, contracts, runs, log)
 
-    def authority() -> Authority:
-        return Authority.open(settings.keys_folder, settings.tls_folder, settings.name, clock())
+    def authorities() -> Authorities:
+        return Authorities.open(settings.keys_folder, settings.tls_folder, settings.name, clock())
 
     access = AccessService(
-        sessions, journal, parties, WitnessKeys(sessions, journal, parties), intake, authority, clock
+        sessions, journal, parties, WitnessKeys(sessions, journal, parties), intake, authorities, clock
     )
     enrolment = EnrolmentService(
         sessions,
         journal,
         parties,
         access,
-        authority,
+        authorities,
         settings.enrolment_at,
         settings.origin,
         log_keys(settings, keys),
@@ -229,5 +230,6 @@ def wire(settings: Settings, clock: Clock = now_utc) -> Parts:
         evidence=EvidenceService(log, contracts, releases, clock, lambda: stamps(settings.stamps_folder)),
         enrolment=enrolment,
         access=access,
+        succession=Succession(settings.keys_folder, settings.tls_folder, settings.name, journal, log, clock),
         refusals=Refusals(journal),
     )

@@ -1,7 +1,8 @@
 """What a node keeps for the partner channel, in its folder.
 
 channel.json         where the coordinator is: addresses, proxy, app hashes; no secret
-channel-ca.pem       the coordinator's CA, as the ticket named it; nothing else is believed
+channel-ca.pem       the coordinator's CA, as the ticket named it; nothing else is believed, but what it signed for
+                     (channel-ca-next.pem and .json, see ``channel_roots``)
 link-ca.pem          the CA of Flower's SuperLink, once told over the channel
 channel.position     up to which entry of the log the events were seen
 keys/tls.pem         private key and certificate in one file (0600): one replacement changes both
@@ -14,22 +15,25 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.x509 import Certificate
 from cryptography.x509.oid import NameOID
 
 from convoy_audit.witness_store import write_atomically
 from convoy_node.channel import Door
+from convoy_node.channel_roots import CA as CA
+from convoy_node.channel_roots import trusted
 from convoy_node.errors import HomeRefused, KeyRefused
 
 CHANNEL: Final = "channel.json"
-CA: Final = "channel-ca.pem"
 LINK_CA: Final = "link-ca.pem"
 POSITION: Final = "channel.position"
 TLS: Final = "keys/tls.pem"
@@ -70,12 +74,9 @@ class Connection:
         """Write it, in one step."""
         write(home / CHANNEL, json.dumps(asdict(self), indent=1).encode())
 
-    def door(self, home: Path, at: str) -> Door:
-        """Return where and how to connect."""
-        try:
-            return Door(at, (home / CA).read_bytes(), self.proxy)
-        except OSError as error:
-            raise HomeRefused(f"{CA} cannot be read.", fix="Restore it from a copy.") from error
+    def door(self, home: Path, at: str, now: datetime | None = None) -> Door:
+        """Return where and how to connect, by the authorities that count at an instant, the present one if not given."""
+        return Door(at, trusted(home, now or datetime.now(UTC)), self.proxy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,14 @@ class Credentials:
     def days_left(self, now: datetime) -> float:
         """Return how long the certificate is still good."""
         return (self.x509.not_valid_after_utc - now).total_seconds() / 86400
+
+    def is_by(self, authority: Certificate) -> bool:
+        """Whether an authority has issued the certificate."""
+        try:
+            self.x509.verify_directly_issued_by(authority)
+        except (ValueError, TypeError, InvalidSignature):
+            return False
+        return True
 
     def is_old(self, now: datetime) -> bool:
         """Whether two thirds of the certificate's life are over."""

@@ -65,14 +65,14 @@ class Rotated:
     old_until: str
 
 
-def open_line(home: Path, party: str) -> Line:
-    """Connect as this node.
+def open_line(home: Path, party: str, now: datetime | None = None) -> Line:
+    """Connect as this node, by the authorities that count at an instant, the present one if not given.
 
     Raises:
         HomeRefused, KeyRefused: it has not joined, or its credentials cannot be used.
     """
     connection, credentials = Connection.load(home), Credentials.load(home, party)
-    return Line.mutual(connection.door(home, connection.channel), party, credentials.key, credentials.certificate)
+    return Line.mutual(connection.door(home, connection.channel, now), party, credentials.key, credentials.certificate)
 
 
 def renew(home: Path, line: Line, party: str) -> Credentials:

@@ -29,14 +29,17 @@ import grpc
 
 from convoy_audit.entry import parse_entry
 from convoy_audit.errors import AuditError, LogSignatureWrong, WitnessRefusal, WitnessStale
+from convoy_audit.events import AuthorityAnnounced
 from convoy_audit.note import Verifier
 from convoy_audit.witness import Witness
 from convoy_contracts.wire import PROTOCOLS, partner_pb2
 from convoy_node import join
 from convoy_node.backup.standing import check_current, check_log
 from convoy_node.channel import ChannelRefused, ChannelUnreachable, CoordinatorUntrusted, Line, proxy_of, refusal
+from convoy_node.channel_authority import NotYet, follow
 from convoy_node.channel_home import LEFT, LINK_CA, POSITION, Connection, Credentials, read_json, write
 from convoy_node.channel_keys import KEYS, MEMORY, open_line, renew, send_statements
+from convoy_node.channel_roots import newest
 from convoy_node.errors import HomeRefused, NodeError
 from convoy_node.flower.approved import approved_apps
 from convoy_node.identity import SUPERNODE
@@ -188,7 +191,7 @@ class Node:
         pause = FIRST_PAUSE_S
         while not self._stopped.is_set():
             try:
-                with open_line(self._home, settings.party) as line:
+                with open_line(self._home, settings.party, self._clock()) as line:
                     for _ in self._talk(line, settings, journal, memory):
                         pause = FIRST_PAUSE_S
             except NodeError as error:
@@ -204,18 +207,14 @@ class Node:
         """Speak with the coordinator until the stream ends; yields at every event."""
         logs = [Verifier.parse(key) for key in settings.log_keys]
         witness = KeptWitness(self._home, settings.party, {settings.log_origin: logs})
-        hello = line.ask(
-            line.partner.Hello,
-            partner_pb2.HelloRequest(
-                protocols=PROTOCOLS, role=settings.role, software=f"convoy-node {version('convoy-node')}"
-            ),
-        )
+        hello = self._hello(line, settings)
         check_log(self._home, memory, int(hello.last_statement), settings.party)
         join.told(self._home, Connection.load(self._home), hello.endpoints)
         journal.note("connected", protocol=hello.protocol, coordinator=hello.software)
         self._tell(f"Connected as {hello.party} ({hello.role}); certificate until {hello.certificate_not_after}")
         self._renew_if_old(line, settings.party, journal)
         self._keep_child(settings)
+        is_announced = bool(hello.authority)
         stream = line.partner.Events(partner_pb2.EventsRequest(after=self._position()))
         self._stream = stream
         try:
@@ -224,10 +223,12 @@ class Node:
                     return
                 self._mark_alive()
                 if event.kind == partner_pb2.PartnerEvent.LOG_ENTRY:
-                    self._heard(event, journal)
+                    is_announced = self._heard(event, journal) or is_announced
                 elif event.kind == partner_pb2.PartnerEvent.CHECKPOINT:
                     self._cosign(line, witness.now(), settings, journal)
                     write(self._home / POSITION, str(event.size).encode())
+                if is_announced:
+                    is_announced = not self._follow_authority(line, witness.now(), settings, journal)
                 send_statements(line, memory)
                 self._keep_child(settings)
                 yield event
@@ -239,14 +240,38 @@ class Node:
             self._stream = None
             stream.cancel()
 
-    def _heard(self, event: Any, journal: Journal) -> None:
+    def _hello(self, line: Line, settings: Settings) -> Any:
+        software = f"convoy-node {version('convoy-node')}"
+        request = partner_pb2.HelloRequest(protocols=PROTOCOLS, role=settings.role, software=software)
+        return line.ask(line.partner.Hello, request)
+
+    def _follow_authority(self, line: Line, witness: Witness, settings: Settings, journal: Journal) -> bool:
+        """Follow the coordinator to another certificate authority; False where that has to wait for witnesses."""
+        raw = self._hello(line, settings).authority
+        try:
+            if raw and follow(self._home, settings, raw, witness.verifiers, self._clock()):
+                journal.note("authority announced")
+                self._tell("The coordinator's certificate authority changes; the pinned one has signed for the next.")
+        except NotYet:
+            return False
+        except CoordinatorUntrusted as error:
+            # The pinned one goes on to count, and no other does.
+            journal.note("alarm", code=error.code)
+            self._tell(f"{error.code}: {error.cause}")
+            return True
+        self._renew_if_old(line, settings.party, journal)
+        return True
+
+    def _heard(self, event: Any, journal: Journal) -> bool:
+        """Note an entry of the log; True where it announces another certificate authority."""
         try:
             content = parse_entry(event.entry)
         except AuditError:
             journal.note("event unreadable", index=int(event.index))
-            return
+            return False
         kind = getattr(content, "TYPE", "statement")
         journal.note("heard", index=int(event.index), type=kind, party=str(getattr(content, "party", "") or ""))
+        return isinstance(content, AuthorityAnnounced)
 
     def _cosign(self, line: Line, witness: Witness, settings: Settings, journal: Journal) -> None:
         origin = settings.log_origin
@@ -274,7 +299,8 @@ class Node:
         line.ask(line.partner.Cosign, partner_pb2.CosignRequest(note=text + signed + done.lines))
 
     def _renew_if_old(self, line: Line, party: str, journal: Journal) -> None:
-        if Credentials.load(self._home, party).is_old(self._clock()):
+        own, now = Credentials.load(self._home, party), self._clock()
+        if own.is_old(now) or not own.is_by(newest(self._home, now)):
             fresh = renew(self._home, line, party)
             journal.note("certificate renewed", until=fresh.x509.not_valid_after_utc.isoformat())
 

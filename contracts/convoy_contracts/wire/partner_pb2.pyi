@@ -86,7 +86,7 @@ class HelloRequest(_message.Message):
     def __init__(self, protocols: _Optional[_Iterable[int]] = ..., role: _Optional[str] = ..., software: _Optional[str] = ...) -> None: ...
 
 class HelloReply(_message.Message):
-    __slots__ = ("protocol", "party", "role", "time", "certificate_not_after", "endpoints", "last_statement", "software")
+    __slots__ = ("protocol", "party", "role", "time", "certificate_not_after", "endpoints", "last_statement", "software", "authority")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     PARTY_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
@@ -95,6 +95,7 @@ class HelloReply(_message.Message):
     ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
     LAST_STATEMENT_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    AUTHORITY_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     party: str
     role: str
@@ -103,7 +104,8 @@ class HelloReply(_message.Message):
     endpoints: Endpoints
     last_statement: int
     software: str
-    def __init__(self, protocol: _Optional[int] = ..., party: _Optional[str] = ..., role: _Optional[str] = ..., time: _Optional[str] = ..., certificate_not_after: _Optional[str] = ..., endpoints: _Optional[_Union[Endpoints, _Mapping]] = ..., last_statement: _Optional[int] = ..., software: _Optional[str] = ...) -> None: ...
+    authority: bytes
+    def __init__(self, protocol: _Optional[int] = ..., party: _Optional[str] = ..., role: _Optional[str] = ..., time: _Optional[str] = ..., certificate_not_after: _Optional[str] = ..., endpoints: _Optional[_Union[Endpoints, _Mapping]] = ..., last_statement: _Optional[int] = ..., software: _Optional[str] = ..., authority: _Optional[bytes] = ...) -> None: ...
 
 class EventsRequest(_message.Message):
     __slots__ = ("after",)

@@ -14,6 +14,7 @@ from convoy_contracts.canonical import canonical_bytes
 
 _DOMAIN: Final = b"convoy.partner.v1.Enrol\x00"
 _ROTATION: Final = b"convoy.partner.v1.Rotate\x00"
+_AUTHORITY: Final = b"convoy.partner.v1.Authority\x00"
 _SUPERNODE: Final = b"convoy.partner.v1.RotateSuperNode\x00"
 
 
@@ -31,6 +32,12 @@ def rotation_proof(party: str, old_kid: str, new_kid: str, new_key: bytes) -> by
 def supernode_proof(party: str, key: bytes) -> bytes:
     """Return the bytes that a new SuperNode key (PEM) and the identity key sign: the one is there, the other wants it."""
     return _SUPERNODE + b"".join(hashlib.sha256(part).digest() for part in (party.encode(), key))
+
+
+def authority_proof(old: bytes, new: bytes, begins: str, ends: str) -> bytes:
+    """Return the bytes that a coordinator's authority signs so that another may follow it; certificates in DER, instants RFC 3339."""
+    parts = (old, new, begins.encode(), ends.encode())
+    return _AUTHORITY + b"".join(hashlib.sha256(part).digest() for part in parts)
 
 
 def card_fingerprint(card: Mapping[str, Any]) -> str:

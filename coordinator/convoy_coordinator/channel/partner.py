@@ -14,6 +14,7 @@ from convoy_audit.checkpoint import peek
 from convoy_audit.entry import parse_entry
 from convoy_audit.errors import AuditError
 from convoy_audit.events import (
+    AuthorityAnnounced,
     ContractActivated,
     ContractChanged,
     ContractOffered,
@@ -34,6 +35,7 @@ from convoy_coordinator.channel.streams import MAX_PER_PARTY, Streams, pause
 from convoy_coordinator.contracts.routes import SignatureEntry
 from convoy_coordinator.contracts.service import ContractService, ContractView
 from convoy_coordinator.enrolment.access import AccessService, Caller
+from convoy_coordinator.enrolment.authorities import Succession
 from convoy_coordinator.errors import Problem
 from convoy_coordinator.intake import Intake
 from convoy_coordinator.journal import Clock
@@ -46,7 +48,7 @@ BATCH: Final = 500
 HEARTBEAT_S: Final = 1.0
 TOLD: Final = (
     PartyEnrolled, PartyRotated, PartyRevoked, PartyDeparted, WitnessFollowed, ContractOffered, ContractSigned,
-    ContractActivated, ContractChanged, ReleasePublished, ReleaseRecalled,
+    ContractActivated, ContractChanged, ReleasePublished, ReleaseRecalled, AuthorityAnnounced,
 )  # fmt: skip
 """The events that a stream carries: what changes whom and what a node may believe."""
 
@@ -56,6 +58,7 @@ class Services:
     """What the channel serves."""
 
     access: AccessService
+    succession: Succession
     intake: Intake
     log: LogService
     contracts: ContractService
@@ -93,6 +96,7 @@ class PartnerServicer(partner_pb2_grpc.PartnerServicer):
                 endpoints=self._endpoints(),
                 last_statement=self._services.intake.heads.last(party.id),
                 software=self._services.software,
+                authority=self._services.succession.evidence(),
             )
 
         return await self._serve(request, context, "Hello", hello)

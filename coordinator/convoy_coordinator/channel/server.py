@@ -30,9 +30,9 @@ from convoy_coordinator.channel.calls import Calls
 from convoy_coordinator.channel.dispatch import Dispatcher
 from convoy_coordinator.channel.door import Door, Tally
 from convoy_coordinator.channel.enrolling import About, EnrolmentServicer
+from convoy_coordinator.channel.papers import Papers
 from convoy_coordinator.channel.partner import PartnerServicer, Services
 from convoy_coordinator.channel.streams import Streams
-from convoy_coordinator.enrolment.ca import Authority
 from convoy_coordinator.enrolment.gate import Gate, Gatekeeper, open_gate
 from convoy_coordinator.errors import SetupError
 from convoy_coordinator.settings import Settings
@@ -157,11 +157,10 @@ class _Running:
         settings, clock = self._parts.settings, self._parts.clock
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._streams.bind(self._loop)
-        authority = Authority.open(settings.keys_folder, settings.tls_folder, settings.name, clock())
         hosts = list(dict.fromkeys([settings.channel_name, "localhost", "127.0.0.1"]))
-        pair = authority.serve(hosts, clock())
-        strangers = grpc.ssl_server_credentials([pair])
-        partners = grpc.ssl_server_credentials([pair], root_certificates=authority.pem, require_client_auth=True)
+        papers = Papers(lambda: self._parts.succession.authorities, hosts)
+        strangers = grpc.dynamic_ssl_server_credentials(papers.now(), papers.now)
+        partners = grpc.dynamic_ssl_server_credentials(papers.now(), papers.now, require_client_authentication=True)
         enrolment, channel = self._server(strangers, _STRANGERS, 64), self._server(partners, _PARTNERS, 1000)
         partner_pb2_grpc.add_EnrolmentServicer_to_server(  # type: ignore[no-untyped-call]
             EnrolmentServicer(
@@ -175,6 +174,7 @@ class _Running:
         )
         services = Services(
             access=self._parts.access,
+            succession=self._parts.succession,
             intake=self._parts.intake,
             log=self._parts.log,
             contracts=self._parts.contracts,

@@ -20,7 +20,8 @@ from convoy_audit.keys import verify_ed25519
 from convoy_contracts.wire.proof import rotation_proof, supernode_proof
 from convoy_coordinator.db.session import SessionFactory, writing
 from convoy_coordinator.enrolment import store
-from convoy_coordinator.enrolment.ca import Authority, Issued
+from convoy_coordinator.enrolment.authorities import Authorities
+from convoy_coordinator.enrolment.ca import Issued
 from convoy_coordinator.enrolment.store import Certificate
 from convoy_coordinator.errors import Problem
 from convoy_coordinator.intake import Intake
@@ -53,7 +54,7 @@ class AccessService:
         parties: who is enrolled, and how they stand.
         witnesses: which keys their witnesses have.
         intake: takes statements.
-        authority: returns the CA.
+        authorities: returns the CA, and the one that was announced.
         clock: the present instant.
     """
 
@@ -64,7 +65,7 @@ class AccessService:
         parties: PartyService,
         witnesses: WitnessKeys,
         intake: Intake,
-        authority: Callable[[], Authority],
+        authorities: Callable[[], Authorities],
         clock: Clock,
     ) -> None:
         self._sessions = sessions
@@ -72,7 +73,7 @@ class AccessService:
         self._parties = parties
         self._witnesses = witnesses
         self._intake = intake
-        self._authority = authority
+        self._authorities = authorities
         self._clock = clock
         self._watchers: list[Watcher] = []
 
@@ -95,7 +96,8 @@ class AccessService:
         Raises:
             Problem: CSR_REFUSED.
         """
-        made = self._authority().issue(csr, party, self._clock())
+        now = self._clock()
+        made = self._authorities().issuing(now).issue(csr, party, now)
         self._journal.record(
             lambda at: CertificateIssued(
                 at=at, party=party, serial=made.serial, certificate=made.digest, until=made.not_after

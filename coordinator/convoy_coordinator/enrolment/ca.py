@@ -1,8 +1,8 @@
 """The federation's certificate authority: P-256, one level, only for the partner channel.
 
 ``keys/ca.p256`` (0600) signs; ``tls/ca.pem`` is public and stands whole in every ticket, so a node pins it before it
-speaks to anybody. gRPC takes no Ed25519 certificates, hence P-256. The key is born at the first invitation and is never
-overwritten: with another one, every node refuses this coordinator, as it must.
+speaks to anybody. gRPC takes no Ed25519 certificates, hence P-256. The key is born at the first invitation, and followed only
+by one that it has signed for (``authorities``): with any other, every node refuses this coordinator, as it must.
 
 Certificates of nodes are for client authentication, name one party (subject and URI), and live 90 days; a node renews
 after two thirds. A server's certificate is made anew at each start. Revocation is the coordinator's own list, asked at
@@ -63,29 +63,38 @@ class Authority:
     certificate: x509.Certificate
 
     @classmethod
-    def open(cls, keys_folder: Path, tls_folder: Path, name: str, now: datetime) -> Self:
-        """Open the CA; make it where there is none yet.
+    def open(
+        cls,
+        keys_folder: Path,
+        tls_folder: Path,
+        name: str,
+        now: datetime,
+        *,
+        key: str = CA_KEY,
+        file: str = CA_FILE,
+    ) -> Self:
+        """Open the CA; make it where there is none yet. ``key`` and ``file`` are the names of its files.
 
         Raises:
             SetupError: key without certificate fits not, or a file cannot be used.
         """
-        path, public = keys_folder / CA_KEY, tls_folder / CA_FILE
+        path, public = keys_folder / key, tls_folder / file
         if not path.exists():
             if public.exists():
-                raise SetupError("CA_KEY_MISSING", "tls/ca.pem is there, its key is not", fix=_CA_FIX)
+                raise SetupError("CA_KEY_MISSING", f"tls/{file} is there, its key is not", fix=CA_FIX)
             write_scalar(path, generate_private_key(SECP256R1()).private_numbers().private_value)
-        key = derive_private_key(read_scalar(path), SECP256R1())
+        private = derive_private_key(read_scalar(path), SECP256R1())
         if not public.exists():
             # If we die before this: the key waits for its certificate, which nobody has seen.
             tls_folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-            _write_public(public, _self_signed(key, name, now).public_bytes(Encoding.PEM))
+            _write_public(public, _self_signed(private, name, now).public_bytes(Encoding.PEM))
         try:
             certificate = x509.load_pem_x509_certificate(public.read_bytes())
         except ValueError:
-            raise SetupError("CA_UNREADABLE", "tls/ca.pem is no certificate", fix=_CA_FIX) from None
-        if certificate.public_key() != key.public_key():
-            raise SetupError("CA_KEY_WRONG", "tls/ca.pem is not of the key in keys/", fix=_CA_FIX)
-        return cls(key, certificate)
+            raise SetupError("CA_UNREADABLE", f"tls/{file} is no certificate", fix=CA_FIX) from None
+        if certificate.public_key() != private.public_key():
+            raise SetupError("CA_KEY_WRONG", f"tls/{file} is not of the key in keys/", fix=CA_FIX)
+        return cls(private, certificate)
 
     @property
     def pem(self) -> bytes:
@@ -228,7 +237,7 @@ def _write_public(path: Path, content: bytes) -> None:
     beside.replace(path)
 
 
-_CA_FIX: Final = (
-    "Restore keys/ca.p256 and tls/ca.pem from one backup. If the key is lost, invite every partner again: their nodes pin "
+CA_FIX: Final = (
+    "Restore keys/ca*.p256 and tls/ca*.* from one backup. If the key is lost, invite every partner again: their nodes pin "
     "this CA."
 )

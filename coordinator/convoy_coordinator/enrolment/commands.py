@@ -1,4 +1,4 @@
-"""The administrator's commands: invite, requests, approve, deny, revoke.
+"""The administrator's commands: invite, requests, approve, deny, revoke, authority.
 
 They ask the coordinator that serves this home, over HTTP with the operator's token from its keys folder; where none is
 running they act on the home themselves, because the log has one writer. A ticket is printed once, to standard output.
@@ -18,7 +18,7 @@ Fingerprint = Annotated[str, typer.Argument(help="What the partner read out: eig
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (invite, requests, approve, deny, revoke):
+    for command in (invite, requests, approve, deny, revoke, authority):
         app.command()(command)
 
 
@@ -80,6 +80,26 @@ def revoke(
     done = ask(home, "PUT", f"/v1/parties/{quote(party, safe=':')}/revocation", {"reason": reason})
     lines = [f"{done['party']} is {done['state']} ({done['reason']}) since {done['since']}."]
     show(done, as_json, lines, f"convoy-coordinator invite NAME --role ROLE --party {party}   (to let it in again)")
+
+
+def authority(
+    home: Home = None,
+    announce: Annotated[bool, typer.Option("--announce", help="Make another one, and let it follow.")] = False,
+    lead_days: Annotated[float, typer.Option(help="Until the next one issues certificates.")] = 7.0,
+    overlap_days: Annotated[float, typer.Option(help="From then on, until the present one counts no more.")] = 90.0,
+    as_json: AsJson = False,
+) -> None:
+    """Show the certificate authority; with --announce let another one follow it, without new tickets."""
+    body = {"leadDays": lead_days, "overlapDays": overlap_days}
+    found = ask(home, "PUT", "/v1/authority/next", body) if announce else ask(home, "GET", "/v1/authority")
+    lines = [f"CA fingerprint  {_grouped(found['fingerprint'][:32])}   good until {found['notAfter']}"]
+    if coming := found["coming"]:
+        lines += [
+            f"Next            {_grouped(coming['fingerprint'][:32])}   announced in entry {coming['logIndex']} of the log",
+            f"                issues certificates from {coming['begins']}, and is alone from {coming['ends']}",
+            "Nodes that connect in between follow by themselves; whoever does not needs a new ticket.",
+        ]
+    show(found, as_json, lines, "convoy-coordinator parties")
 
 
 def _grouped(digits: str) -> str:

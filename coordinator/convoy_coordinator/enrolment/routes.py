@@ -12,6 +12,7 @@ from starlette.requests import Request as HttpRequest
 
 from convoy_coordinator.body import Input, body, described
 from convoy_coordinator.enrolment.access import AccessService
+from convoy_coordinator.enrolment.authorities import Authorities, Succession
 from convoy_coordinator.enrolment.service import EnrolmentService
 from convoy_coordinator.enrolment.store import Certificate, Invitation, Request
 from convoy_coordinator.parties.routes import instant_json
@@ -33,6 +34,30 @@ class NewRevocation(Input):
     """The body of a revocation."""
 
     reason: Literal["key-compromise", "contract-ended", "cessation", "administrative"] = "administrative"
+
+
+class NewAuthority(Input):
+    """The body of an announcement."""
+
+    leadDays: float = Field(default=7, ge=0, le=400)
+    overlapDays: float = Field(default=90, gt=0, le=400)
+
+
+def authorities_json(found: Authorities) -> dict[str, Any]:
+    """Return the present certificate authority and the one that was announced."""
+    coming = found.coming
+    return {
+        "fingerprint": found.present.fingerprint,
+        "notAfter": instant_json(found.present.certificate.not_valid_after_utc),
+        "coming": None
+        if coming is None
+        else {
+            "fingerprint": coming.authority.fingerprint,
+            "begins": instant_json(coming.begins),
+            "ends": instant_json(coming.ends),
+            "logIndex": coming.log_index,
+        },
+    }
 
 
 def invitation_json(invitation: Invitation) -> dict[str, Any]:
@@ -82,6 +107,7 @@ def standing_json(standing: Standing, certificates: tuple[Certificate, ...]) -> 
 def router(
     enrolment: EnrolmentService,
     access: AccessService,
+    succession: Succession,
     standing: Callable[[str], Standing],
     operator: Callable[[HttpRequest], None],
 ) -> APIRouter:
@@ -123,6 +149,17 @@ def router(
     def deny(fingerprint: str) -> dict[str, Any]:
         """Refuse a request for good."""
         return request_json(enrolment.deny(fingerprint))
+
+    @routes.get("/v1/authority")
+    def authority() -> dict[str, Any]:
+        """Show the certificate authority, and the one that was announced."""
+        return authorities_json(succession.authorities)
+
+    @routes.put("/v1/authority/next", openapi_extra=described(NewAuthority))
+    def announce(new: Annotated[NewAuthority, Depends(body(NewAuthority))]) -> dict[str, Any]:
+        """Announce another certificate authority; again, while one is announced, changes nothing."""
+        succession.announce(timedelta(days=new.leadDays), timedelta(days=new.overlapDays))
+        return authorities_json(succession.authorities)
 
     @routes.get("/v1/parties/{party}/access")
     def show(party: str) -> dict[str, Any]:

@@ -29,7 +29,8 @@ from convoy_coordinator.body import strict_json
 from convoy_coordinator.db.session import SessionFactory, writing
 from convoy_coordinator.enrolment import store
 from convoy_coordinator.enrolment.access import AccessService
-from convoy_coordinator.enrolment.ca import Authority, check_csr
+from convoy_coordinator.enrolment.authorities import Authorities
+from convoy_coordinator.enrolment.ca import check_csr
 from convoy_coordinator.enrolment.store import Invitation, Request
 from convoy_coordinator.errors import Fault, Problem
 from convoy_coordinator.journal import Clock, Journal
@@ -61,7 +62,7 @@ class EnrolmentService:
         journal: the log, written before each effect.
         parties: who is enrolled.
         access: certificates.
-        authority: returns the CA; it is made at the first call.
+        authorities: returns the CA, which is made at the first call, and the one that was announced.
         enrolment_at: host:port where nodes ask, None while the channel is not configured.
         origin: of the log.
         log_keys: the log's verifier keys.
@@ -74,7 +75,7 @@ class EnrolmentService:
         journal: Journal,
         parties: PartyService,
         access: AccessService,
-        authority: Callable[[], Authority],
+        authorities: Callable[[], Authorities],
         enrolment_at: str | None,
         origin: str,
         log_keys: tuple[str, ...],
@@ -84,7 +85,7 @@ class EnrolmentService:
         self._journal = journal
         self._parties = parties
         self._access = access
-        self._authority = authority
+        self._authorities = authorities
         self._at = enrolment_at
         self._origin = origin
         self._log_keys = log_keys
@@ -122,7 +123,7 @@ class EnrolmentService:
         invitation = Invitation(
             f"t-{secrets.token_hex(8)}", secret_digest(secret), party, name.strip(), role, now, now + life
         )
-        authority = self._authority()
+        authority = self._authorities().serving
         with self._journal.order():
             self._journal.record(
                 lambda at: InvitationIssued(at=at, ticket=invitation.id, party=party, role=role, until=invitation.until)
