@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from typer.testing import CliRunner
 
 from convoy_contracts.specification import Levels, ListTest, Network, TowersSpecification
 from convoy_coordinator.keys import read_keys
@@ -23,6 +25,7 @@ from convoy_models.mechanisms import left_of
 from convoy_models.plan import plan
 from convoy_models.recommend.towers import TowersModel
 from convoy_models.testing import NoNoise
+from convoy_node.cli import app
 from convoy_node.errors import NodeError
 from convoy_node.ledger_view import LedgerView
 from convoy_node.offers import Asked, list_for, set_opt_out
@@ -120,6 +123,16 @@ def test_towers_are_trained_judged_released_and_listed(tmp_path: Path) -> None:
         assert "general list" in card
         assert "not a table" in card
         _lists(founded, release)
+        _preview(founded.folder / "nodes" / founded.parties[1])
+
+
+def _preview(home: Path) -> None:
+    """What a run would send is listed sum by sum, with the columns that it reads."""
+    done = CliRunner().invoke(app, ["preview", "--home", str(home), "--json"])
+    assert done.exit_code == 0, done.output
+    rows = json.loads(done.stdout)["runs"][0]["lines"]
+    assert [row["columns"] for row in rows] == [["items"], *[["plan", "items"]] * 9]
+    assert {row["kind"] for row in rows} == {"LOCAL"}
 
 
 def _lists(founded: Any, release: Path) -> None:
