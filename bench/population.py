@@ -3,7 +3,7 @@
     python bench/population.py --json bench/results/population.json          # a quarter of an hour
     python bench/population.py --full ...                                    # five populations, forty in the audit
     python bench/population.py --add 1000000 --json FILE                     # one more size of the sweep in figures that are there
-    python bench/population.py --add audit --json FILE                       # the audit alone, likewise
+    python bench/population.py --add audit --audited 30 --json FILE          # the audit alone, likewise
 
 Trains on generated drivers, judges on fresh drivers that nobody trained on, all rivals on the same ones in
 the same run: the joint model at epsilon 4 and 1, the joint model without noise, a pooled gradient booster
@@ -292,7 +292,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given.json is None or not given.json.is_file() or not (given.add == "audit" or given.add.isdigit()):
             parser.error("--add needs 'audit' or a number of drivers, and --json FILE with figures")
         if given.add == "audit":
-            add(AUDIT, audit(given.drivers, given.seed + 100, audited, holdout), given.json)
+            part = AUDIT if audited == parser.get_default("audited") else f"{AUDIT}, {audited} populations"
+            add(part, audit(given.drivers, given.seed + 100, audited, holdout), given.json)
         else:
             add_size(int(given.add), given.seed, holdout, given.json)
         return 0

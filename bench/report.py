@@ -113,7 +113,12 @@ def _register(d: Figures) -> str:
 def _population(d: Figures) -> str:
     found = d["contestants"]
     parts = [f"{name}: D2 {x['d2']['mean']:.2f} %, Gini {x['gini']['mean']:.3f}" for name, x in found.items()]
-    return "; ".join(parts)
+    audit = [
+        f"{name.replace(' OEM data', '')} {x['ratio']:.2f} ± {x['standard error']:.2f}"
+        for name, x in d["observed / expected under 25"].items()
+        if name.startswith("epsilon")
+    ]
+    return "; ".join(parts) + "; observed / expected under 25, OEM data: " + "; ".join(audit)
 
 
 def _severity(d: Figures) -> str:
