@@ -7,12 +7,8 @@ specification allows (rarest cells, claims at the cap, a full year), and runs Li
 about each target (``privacy_audit.shadow_membership``). An alarm means that plan, noise and optimiser
 together leak more than epsilon allows: nothing may be released then.
 
-How a release gate calls it, before anything is published::
-
-    found = attack(specification, roles, np.random.default_rng(secrets.randbits(64)))
-    if found.is_alarm:
-        raise GateRefused("the model tells its members", code="MEMBERSHIP")
-    card["membership"] = {"advantage": found.advantage, "allowed": found.allowed, "persons": found.persons}
+It looks at a plan and no data, so CI and ``bench/privacy_audit.py`` run it; before a release every data holder attacks the
+real candidate with real persons (``home_attack``).
 
 It says nothing about a node that lies about its noise; the audits of ``privacy_audit`` over the real
 pipeline, and the rule of noise honesty, do.

@@ -29,6 +29,7 @@ from convoy_contracts.instants import timestamp
 from convoy_contracts.roles import roles_of
 from convoy_contracts.specification import RiskSpecification, Specification
 from convoy_models import accounting
+from convoy_models.home_attack import held_back_milli
 from convoy_models.masks import PairKeys
 from convoy_models.noise import NoiseSource
 from convoy_models.plan import Plan, PlannedQuery, plan
@@ -36,6 +37,7 @@ from convoy_models.sums import DealerSession, PartySession
 from convoy_node import dataset, guard
 from convoy_node.desk import Entry
 from convoy_node.errors import ActionRefused
+from convoy_node.held_back import hold_back
 from convoy_node.home import NodeHome
 from convoy_node.ledger import Charge, charge_tail, charge_units, sampled_charges
 from convoy_node.ledger_view import BudgetStatement
@@ -318,7 +320,12 @@ class Admission:
         solo = cohort.solo if peers else tuple(sorted(cohort.persons))
         # Where two holders meet, only an insurer learns from persons without a counterpart.
         used = Cohort(solo if settings.role == "insurer" or not peers else (), links)
-        return make_part(case.specification, settings.role, links, solo, table), used
+        back = hold_back(
+            self._home.identity.identity_seed,
+            case.contract.uid,
+            held_back_milli(case.specification, len(roles_of(case.contract)[settings.role])),
+        )
+        return make_part(case.specification, settings.role, links, solo, table, back), used
 
     def _own_witness(self, contract: Contract) -> tuple[Verifier, ...]:
         own = self._home.witnesses.of(contract)

@@ -14,6 +14,7 @@ from convoy_models.plan import PlannedQuery
 from convoy_models.risk.cann import NETWORK
 from convoy_node import veto
 from convoy_node.errors import ActionRefused
+from convoy_node.held_back import HoldBack, nobody
 from convoy_node.tables_part import Floats, Rows, TablesPart
 
 if TYPE_CHECKING:
@@ -27,14 +28,15 @@ class ResidualPart(TablesPart):
         spec: the signed specification, with a residual.
         ids: local ids of everyone whose consent counts now, each once.
         table: the node's rows.
+        hold_back: whom this node keeps out of every sum for its attack on the candidate.
 
     Raises:
         ModelsError: columns that do not fit.
         ActionRefused: this node was installed without torch.
     """
 
-    def __init__(self, spec: PairsSpecification, ids: Sequence[str], table: Rows) -> None:
-        super().__init__(spec, ids, table)
+    def __init__(self, spec: PairsSpecification, ids: Sequence[str], table: Rows, hold_back: HoldBack = nobody) -> None:
+        super().__init__(spec, ids, table, hold_back)
         try:
             from convoy_models.neural.cann import Residuals
         except ImportError as error:
@@ -43,7 +45,7 @@ class ResidualPart(TablesPart):
                 code="NEURAL_MISSING",
                 fix="pip install 'convoy-models[neural]', then start the node again.",
             ) from error
-        self._residuals: Residuals = Residuals.build(spec, table.columns(ids), self._rows)
+        self._residuals: Residuals = Residuals.build(spec, self._columns, self._rows)
 
     def local(self, query: PlannedQuery, weights: object) -> Floats:
         """Return own sum over cells, or of clipped gradients, before noise."""

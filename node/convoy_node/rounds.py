@@ -26,14 +26,16 @@ from convoy_contracts.specification import (
 from convoy_models.alone import alone_on
 from convoy_models.features import Block
 from convoy_models.holdout import InsurerRows, OwnValue, band_of, compare_alone, held_out, log_factor
+from convoy_models.home_attack import Attack, attacked, claim_scores
 from convoy_models.plan import EVALUATION_LOG_BOUND, Plan, PlannedQuery, floor_cap
 from convoy_models.plan_holdout import BANDS, ONES
-from convoy_models.privacy_audit import Membership, membership
-from convoy_models.recommend.items import history_rows, profile_rows, second_moments
+from convoy_models.risk.model import RiskModel
 from convoy_models.risk.severity import severity_labels
 from convoy_models.risk.towers import Design, Labels
 from convoy_node import veto
 from convoy_node.errors import ActionRefused
+from convoy_node.held_back import HoldBack, nobody
+from convoy_node.items_part import ItemsPart
 from convoy_node.residual_part import ResidualPart
 from convoy_node.tables_part import TablesPart
 from convoy_node.towers_part import TowersPart
@@ -78,6 +80,7 @@ def make_part(
     links: Mapping[str, Ids],
     solo: Sequence[str],
     table: Table,
+    hold_back: HoldBack = nobody,
 ) -> Part:
     """Build the part of this node.
 
@@ -87,6 +90,7 @@ def make_part(
         links: (local id, link id) by peer, of everyone whose consent counts now.
         solo: local ids of counted persons without a counterpart.
         table: the node's rows.
+        hold_back: whom this node keeps out of every sum for its attack on the candidate.
 
     Raises:
         ModelsError: columns that do not fit; every fault at once.
@@ -95,11 +99,11 @@ def make_part(
     if not any(links.values()) and not solo:
         raise ActionRefused("nobody's consent counts for this run.", code="COHORT_EMPTY", fix="Import consents first.")
     if isinstance(specification, RecommendSpecification):
-        return _Offers(specification, role, links, table)
+        return ItemsPart(specification, role, links, table, hold_back)
     if isinstance(specification, PairsSpecification) and role == "insurer":
         everyone = dict.fromkeys([*solo, *(local for ids in links.values() for local, _ in ids)])
         part = TablesPart if specification.residual is None else ResidualPart
-        return part(specification, list(everyone), table)
+        return part(specification, list(everyone), table, hold_back)
     if isinstance(specification, TowersSpecification) and role == "charging":
         return TowersPart(specification, list(dict.fromkeys(solo)), table)
     if isinstance(specification, PairsSpecification | TowersSpecification):
@@ -109,7 +113,7 @@ def make_part(
         labels = partial(severity_labels, specification)
         specification = specification.as_frequency()
     if role == "insurer":
-        return _Insurer(specification, links, solo, table, labels)
+        return _Insurer(specification, links, solo, table, labels, hold_back)
     if role == "oem":
         return _Oem(specification, links, table)
     raise ActionRefused(f"role {role!r} has no part in a {specification.kind} run.", code="ROLE_WITHOUT_PART")
@@ -123,6 +127,7 @@ class _Insurer:
         solo: Sequence[str],
         table: Table,
         labels: Callable[[Mapping[str, Any]], Labels] | None = None,
+        hold_back: HoldBack = nobody,
     ) -> None:
         self._spec = spec
         self._labels = labels or partial(Labels.build, spec)
@@ -130,8 +135,16 @@ class _Insurer:
         self._is_joint = len(spec.towers) > 1
         self._ids = {peer: list(ids) for peer, ids in links.items()} if self._is_joint else {}
         alone = [*solo, *(local for ids in links.values() for local, _ in ids)] if not self._is_joint else list(solo)
-        self._rest = self._rows(table, alone) if alone else None
+        back = hold_back(alone)
+        kept = [person for person in alone if person not in back]
+        self._rest = self._rows(table, kept) if kept else None
+        self._rest_back = self._rows(table, [person for person in alone if person in back]) if back else None
+        # Where the contract holds some of the joint cohort out, they serve the attack as well.
+        linked = [local for ids in self._ids.values() for local, _ in ids]
+        self._linked_back = hold_back(linked) if spec.evaluation is None else frozenset()
         self._joint: dict[str, tuple[Design, Labels]] = {}
+        self._real: dict[str, Labels] = {}
+        self._back: dict[str, npt.NDArray[np.bool_]] = {}
         self._own = {peer: self._rows(table, [local for local, _ in ids]) for peer, ids in self._ids.items() if ids}
         self._out: dict[str, npt.NDArray[np.bool_]] = {}
 
@@ -145,10 +158,11 @@ class _Insurer:
 
     def aligned(self, peer: str, rows: npt.NDArray[np.int64]) -> Floats | None:
         design, labels = self._own.pop(peer)
-        self._joint[peer] = (
-            take(design, rows),
-            Labels(labels.claims[rows], labels.exposure_years[rows]),
-        )
+        back = np.array([self._ids[peer][int(row)][0] in self._linked_back for row in rows], dtype=bool)
+        real = Labels(labels.claims[rows], labels.exposure_years[rows])
+        # No claims in no time: who is held back adds zero to every sum of either party, and the peer cannot tell.
+        blank = Labels(np.where(back, 0, real.claims), np.where(back, 0.0, real.exposure_years))
+        self._joint[peer], self._real[peer], self._back[peer] = (take(design, rows), blank), real, back
         self._out[peer] = out_of_training(self._spec, self._ids[peer], rows)
         dense = self._joint[peer][0].dense()
         return dense if self._spec.evaluation is None else np.hstack([dense, np.ones((len(dense), ONES))])
@@ -223,23 +237,28 @@ class _Insurer:
         )
         return compare_alone(rows, alone, numbers_of(weights, "mean", 1)[0], logs, self._spec.claimCap)
 
-    def own_membership(self, weights: object) -> Membership | None:
-        """Attack the fitted model with own persons: can its loss tell who trained it from who was held out?
+    def attack(self, candidate: object) -> list[Attack]:
+        """Attack every cohort of the candidate with own persons; of the joint one by the own factor of the price."""
+        model = veto.read_candidate(partial(RiskModel.from_arrays, self._spec), candidate)
+        found = []
+        for name, cohort in model.cohorts.items():
+            books = self._books(name)
+            if not books:
+                continue
+            claims = np.concatenate([labels.capped(self._spec.claimCap) for _, labels, _ in books])
+            prior = np.concatenate([labels.exposure_years for _, labels, _ in books])
+            expected = np.concatenate([veto.expected_of(design, labels, cohort) for design, labels, _ in books])
+            is_out, there = np.concatenate([out for *_, out in books]), prior > 0  # severity: without a claim, no word
+            scores = claim_scores(claims[there], expected[there], prior[there], is_out[there])
+            found.append(attacked(name, scores, is_out[there], self._spec))
+        return found
 
-        The attacker here knows most: real members, real others, exact labels, and the insurer's part of every score.
-        """
-        likes: dict[bool, list[Floats]] = {True: [], False: []}
-        mean = numbers_of(weights, "mean", 1)[0]
-        for peer, out in self._out.items():
-            rows = self._all(peer, weights)
-            expected = np.maximum(mean * rows.own, 1e-9)
-            like = rows.claims * np.log(expected) - expected
-            likes[True].append(like[~out])
-            likes[False].append(like[out])
-        members, others = (np.concatenate([*found, np.zeros(0)]) for found in (likes[True], likes[False]))
-        if min(members.size, others.size) < FEWEST_ATTACKED:
-            return None
-        return membership(members, others, self._spec.epsilonMicro / 1e6, self._spec.deltaNano / 1e9)
+    def _books(self, cohort: str) -> list[tuple[Design, Labels, npt.NDArray[np.bool_]]]:
+        """Return own persons of a cohort with their real labels, and who of them was not trained on."""
+        if cohort == "joint":
+            return [(self._joint[p][0], real, self._out[p] | self._back[p]) for p, real in self._real.items()]
+        rest = [(self._rest, False), (self._rest_back, True)]
+        return [(*rows, np.full(rows[0].size, is_out)) for rows, is_out in rest if rows is not None]
 
     def _factor(self, weights: object, name: str = "insurer") -> dict[str, Floats]:
         return {
@@ -322,55 +341,6 @@ class _Oem:
         return self._out[peer].astype(np.float64)[:, None]
 
 
-class _Offers:
-    """Either side of the recommender: histories at the charging operator, profiles at the OEM."""
-
-    def __init__(self, spec: RecommendSpecification, role: str, links: Mapping[str, Ids], table: Table) -> None:
-        self._spec = spec
-        self._role = role
-        self._ids = {peer: list(ids) for peer, ids in links.items()}
-        self._own: dict[str, Floats] = {}
-        for peer, ids in self._ids.items():
-            columns = table.columns([local for local, _ in ids])
-            self._own[peer] = (
-                history_rows(spec, columns[HISTORY_COLUMN]) if role == "charging" else profile_rows(spec, columns)
-            )
-        self._joint: dict[str, Floats] = {}
-
-    @property
-    def links(self) -> Mapping[str, list[bytes]]:
-        return {peer: [link for _, link in ids] for peer, ids in self._ids.items()}
-
-    def aligned(self, peer: str, rows: npt.NDArray[np.int64]) -> Floats | None:
-        self._joint[peer] = self._own.pop(peer)[rows]
-        return self._joint[peer] if self._role == "oem" else None
-
-    def factors(self, query: PlannedQuery, weights: object) -> tuple[dict[str, Floats], float]:
-        raise ActionRefused(f"query {query.id} has no factors.", code="QUERY_WITHOUT_PART")
-
-    def vectors(self, query: PlannedQuery) -> tuple[dict[str, Floats], float]:
-        return dict(self._joint), float(self._spec.historyNorm)
-
-    def local(self, query: PlannedQuery, weights: object) -> Floats:
-        total = np.zeros(query.size)
-        for rows in self._joint.values():
-            total = total + second_moments(rows)
-        return total
-
-    def try_candidate(self, candidate: object) -> str | None:
-        return None
-
-    def committed(self, peer: str) -> Floats:
-        rows = self._joint[peer]
-        return rows if self._role == "charging" else np.zeros((len(rows), 0))
-
-
-FEWEST_ATTACKED = 50
-"""Below as many members, or others, an attack says nothing."""
-HISTORY_COLUMN = "items"
-"""The charging operator's column: a list of used item ids for each person."""
-
-
 def out_of_training(
     spec: RiskSpecification, ids: Sequence[tuple[str, bytes]], rows: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.bool_]:
@@ -436,11 +406,6 @@ def tower_weights(weights: object, role: str) -> Mapping[str, Sequence[float]]:
 def own_value(part: Part, weights: object, logs: tuple[float, float]) -> OwnValue | None:
     """Return what the fitted model is worth to this party on its own held-out persons, where it can tell."""
     return part.own_value(weights, logs) if isinstance(part, _Insurer) else None
-
-
-def own_membership(part: Part, weights: object) -> Membership | None:
-    """Return how well a membership attack with own persons does, where this party can tell."""
-    return part.own_membership(weights) if isinstance(part, _Insurer) else None
 
 
 def numbers_of(weights: object, name: str, size: int) -> list[float]:

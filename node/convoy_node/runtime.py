@@ -340,21 +340,23 @@ class NodeRuntime:
         return Payload({}, {}, arrays)
 
     def _candidate(self, payload: Payload) -> Payload:
-        """Try the fitted model on own customers; the answer is a veto or none, and a word about own use, never a figure."""
+        """Try the fitted model on own customers; the answer is a veto or none, a word about own use and one about an attack
+        with own persons, never a figure."""
         run = self._run(payload)
         _, part = _working(run)
-        reason = worth.standing_veto(self.home.path, run.case.contract.digest)
-        reason = reason or part.try_candidate(payload.data.get("candidate"))
+        candidate = worth.candidate_of(payload)
+        attacks = worth.attacks_of(part, candidate)
+        attack = worth.verdict(attacks)
+        reason = worth.TOLD if attack == "alarm" else worth.standing_veto(self.home.path, run.case.contract.digest)
+        reason = reason or part.try_candidate(candidate)
         value = worth.own(run, part, self.party, payload)
-        attack = worth.attacked(run, part, payload)
-        reason = reason or (worth.TOLD if attack is not None and attack.is_alarm else None)
-        data: dict[str, Any] = {"veto": reason is not None, **({"cause": reason} if reason else {})}
+        data: dict[str, Any] = {"veto": reason is not None, "attack": attack, **({"cause": reason} if reason else {})}
         if value is not None:
             data["word"] = worth.word(run, value)
         elif isinstance(part, TowersPart):
-            data["word"] = part.word(payload.data.get("candidate"), len(run.case.plan.queries[0].participants))
-        worth.keep(self.home.path, run, value, attack, data, self._clock())
-        self.journal.note("tried candidate", run=run.known.run, veto=reason, word=data.get("word"))
+            data["word"] = part.word(candidate, len(run.case.plan.queries[0].participants))
+        worth.keep(self.home.path, run, value, attacks, data, self._clock())
+        self.journal.note("tried candidate", run=run.known.run, veto=reason, word=data.get("word"), attack=attack)
         return Payload(data)
 
     def _report(self, payload: Payload) -> Payload:

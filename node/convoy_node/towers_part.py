@@ -7,18 +7,20 @@ by coins; the coordinator sends public weights and learns masked, noisy sums, no
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from convoy_contracts.specification import TowersSpecification
-from convoy_models.errors import ModelsError
 from convoy_models.gates import each_confidence
 from convoy_models.holdout import Word
+from convoy_models.home_attack import Attack, attacked
 from convoy_models.plan import PlannedQuery
 from convoy_models.recommend import judged
 from convoy_models.recommend.towers import TowersModel
+from convoy_node import veto
 from convoy_node.columns import HISTORY
 from convoy_node.errors import ActionRefused
 from convoy_node.tables_part import Floats, Rows
@@ -89,6 +91,10 @@ class TowersPart:
             return "its lists are clearly worse than the general list."
         return None
 
+    def attack(self, candidate: object) -> list[Attack]:
+        """Attack the candidate with own customers: those trained on, and those whom the contract holds out."""
+        return [attacked("all", *self._towers.membership(self._model(candidate).weights), self._spec)]
+
     def word(self, candidate: object, operators: int) -> Word:
         """Return this operator's verdict: the model against what it can do alone (item-item, without noise).
 
@@ -103,12 +109,4 @@ class TowersPart:
         return judged.word_of(counts, each_confidence(self._spec.test.confidenceMilli / 1000, operators))
 
     def _model(self, candidate: object) -> TowersModel:
-        try:
-            arrays = candidate if isinstance(candidate, Mapping) else {}
-            return TowersModel.from_arrays(self._spec, {str(name): np.asarray(v, float) for name, v in arrays.items()})
-        except (ModelsError, TypeError, ValueError) as error:
-            raise ActionRefused(
-                "the candidate's arrays make no model of the signed specification.",
-                code="CANDIDATE_MALFORMED",
-                fix="The coordinator and this node may run different versions.",
-            ) from error
+        return veto.read_candidate(partial(TowersModel.from_arrays, self._spec), candidate)

@@ -12,24 +12,29 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, Protocol, runtime_checkable
+
+import numpy as np
 
 from convoy_contracts.instants import timestamp
 from convoy_contracts.specification import RiskSpecification
 from convoy_models.card import show_delta
 from convoy_models.gates import each_confidence
 from convoy_models.holdout import OwnValue, Word
+from convoy_models.home_attack import Attack
 from convoy_models.messages import Payload
-from convoy_models.privacy_audit import Membership
 from convoy_models.sums import open_sum
 from convoy_node.admission import Run
 from convoy_node.errors import ActionRefused, NodeError
-from convoy_node.rounds import Part, own_membership, own_value
+from convoy_node.rounds import Part, own_value
 
 TOLD: Final = "an attack with own persons tells who trained it better than epsilon allows."
+ARRAYS: Final = "candidate/"
+Verdict = Literal["passed", "alarm", "not run"]
+"""Of a node's membership attacks: an alarm stops the release."""
 OWN: Final = "holdout-own-logs"
 """Purpose of the sum that the insurer opens at home."""
 VALUES, VETOES = "value", "veto.json"
@@ -53,9 +58,30 @@ def own(run: Run, part: Part, party: str, payload: Payload) -> OwnValue | None:
     return own_value(part, payload.data.get("weights"), (float(total.sum()), query.sigma))
 
 
-def attacked(run: Run, part: Part, payload: Payload) -> Membership | None:
-    """Return how well a membership attack with own persons does on the candidate; None where nobody is held out."""
-    return own_membership(part, payload.data.get("weights")) if run.kept else None
+@runtime_checkable
+class _Attacker(Protocol):
+    """A part that can attack a candidate with own persons."""
+
+    def attack(self, candidate: object) -> list[Attack]:
+        """Return an attack for each cohort of which this party has labels or histories."""
+
+
+def candidate_of(payload: Payload) -> object:
+    """Return the candidate's arrays by name: of JSON, or the float64 that travelled as ring words (``candidate/...``)."""
+    words = {name.removeprefix(ARRAYS): v for name, v in payload.arrays.items() if name.startswith(ARRAYS)}
+    return {name: array.view(np.float64) for name, array in words.items()} or payload.data.get("candidate")
+
+
+def attacks_of(part: Part, candidate: object) -> list[Attack]:
+    """Return how well membership attacks with own persons do on the candidate; none where this party has nothing to try."""
+    return part.attack(candidate) if isinstance(part, _Attacker) else []
+
+
+def verdict(attacks: Sequence[Attack]) -> Verdict:
+    """Return what leaves of them: one word."""
+    if any(attack.is_alarm for attack in attacks):
+        return "alarm"
+    return "passed" if any(attack.found is not None for attack in attacks) else "not run"
 
 
 def word(run: Run, value: OwnValue) -> Word:
@@ -89,7 +115,7 @@ def statement(value: OwnValue, epsilon_micro: int, delta_nano: int) -> dict[str,
 
 
 def keep(
-    home: Path, run: Run, value: OwnValue | None, attack: Membership | None, said: Mapping[str, Any], now: datetime
+    home: Path, run: Run, value: OwnValue | None, attacks: Sequence[Attack], said: Mapping[str, Any], now: datetime
 ) -> None:
     """Write down what this node found and said about a candidate."""
     folder = home / VALUES
@@ -104,9 +130,12 @@ def keep(
     }
     if value is not None:
         facts |= statement(value, run.case.specification.epsilonMicro, run.case.specification.deltaNano)
-    if attack is not None:
-        names = ("advantage", "proven", "allowed", "auc")
-        facts["membership"] = {name: round(getattr(attack, name), 4) for name in names} | {"persons": attack.persons}
+    facts["membership"] = [
+        {"cohort": attack.cohort, "persons": found.persons}
+        | {name: round(getattr(found, name), 4) for name in ("advantage", "proven", "allowed", "auc")}
+        for attack in attacks
+        if (found := attack.found) is not None
+    ]
     _write(folder / f"{run.known.run}.json", facts)
 
 

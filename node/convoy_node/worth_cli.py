@@ -90,7 +90,8 @@ def _past(home: Path, as_json: bool) -> None:
     found = kept(home)
     lines = [
         f"{facts['run']}: {facts.get('statement') or 'not compared with the own model'}"
-        f" Said: {facts['said'].get('word', '-')}, veto: {facts['said'].get('veto')}."
+        f" Said: {facts['said'].get('word', '-')}, veto: {facts['said'].get('veto')},"
+        f" membership attack: {facts['said'].get('attack', 'not run')}."
         for facts in found
     ]
     show(found, as_json, lines or ["No candidate has been tried here yet."], f"convoy-node ledger --home {home}")

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -18,6 +20,7 @@ from convoy_demo import agreements
 from convoy_demo.places import INSURER_SHORTS
 from convoy_demo.scenario import Scenario
 from convoy_demo.specifications import recommend_specification, risk_specification
+from convoy_models.holdout import held_out
 from convoy_models.noise import NoiseSource
 from convoy_models.testing import NoNoise, SeededNoise
 from convoy_node.cli import app
@@ -65,7 +68,10 @@ def test_a_model_that_passes_is_released_with_its_evaluation(judged: Any) -> Non
     assert found["moduleShares"].keys() == {"oem", "insurer"}
     assert "better" in found["againstAlone"].values()
     card = (judged.places.coordinator / "releases" / run["uid"] / "card.md").read_text()
-    for line in ("deviance explained (D2), joint model", "who brought what", "observed / expected, garage yes"):
+    for line in (
+        "deviance explained (D2), joint model", "who brought what", "observed / expected, garage yes",
+        "membership inference: no alarm at / parties asked | 3 / 3",
+    ):  # fmt: skip
         assert line in card
     key = read_keys(judged.places.coordinator / "keys").release_public.hex()
     folder = str(judged.places.coordinator / "releases" / run["uid"])
@@ -78,7 +84,9 @@ def test_a_model_that_passes_is_released_with_its_evaluation(judged: Any) -> Non
         assert value["run"] == run["uid"]
         assert "alone" in value["statement"]
         assert value["statement"] not in json.dumps(release)
-        assert value["membership"]["proven"] < value["membership"]["allowed"]
+        (attack,) = [row for row in value["membership"] if row["cohort"] == "joint"]
+        assert attack["proven"] < attack["allowed"]
+        assert value["said"]["attack"] == "passed"
         with LedgerView(judged.places.node(short) / "ledger.db") as ledger:
             assert 0 < ledger.spent_mu2(f"urn:convoy:asset:{short}:policy:1") <= 0.838**2 * 1.01
 
@@ -134,6 +142,10 @@ def test_a_person_gets_offers_at_home_and_may_want_general_ones(judged: Any, tmp
         run = judged.train(runtime, agreements.RECOMMENDATION)
     assert run["state"] == "finished", run
     home = judged.places.node("charging")
+    card = (judged.places.coordinator / "releases" / run["uid"] / "card.md").read_text()
+    assert "No membership attack was run before the release at did:web:charging.example" in card
+    assert "nobody is held back for it" in card
+    assert values_of(judged, "charging")["said"] == {"veto": False, "attack": "not run"}
     person = str(pq.read_table(next((home / "data").glob("*.parquet")))["person_id"][0])
     key = read_keys(judged.places.coordinator / "keys").release_public.hex()
     where = ["--home", str(home), "--key", key]
@@ -168,3 +180,32 @@ def test_a_person_gets_offers_at_home_and_may_want_general_ones(judged: Any, tmp
     again = CliRunner().invoke(app, ["offers", "opt-in", "--person", person, "--home", str(home)])
     assert again.exit_code == 0, again.output
     assert listed("--person", person) == personal
+
+
+def test_a_candidate_that_tells_members_from_others_is_not_released(judged: Any) -> None:
+    """One insurer's attack with its own book finds them apart: the run names it, says why and what to do, nothing is published.
+
+    Its held-out customers are made into others: the safest of all, each with a claim. What a leak would do, seen from home.
+    """
+    home = judged.places.node("insurer-a")
+    (rows,) = (home / "data").glob("data*.parquet")
+    (consents,) = (home / "data").glob("consents*.parquet")
+    told = pq.read_table(consents).filter(pc.field("link_id").is_valid())
+    out = held_out(told["link_id"].to_pylist(), TERMS.holdoutMilli)
+    persons = {person for person, is_out in zip(told["local_id"].to_pylist(), out, strict=True) if is_out}
+    table = pq.read_table(rows)
+    columns = table.to_pandas()
+    odd = columns["person_id"].isin(persons).to_numpy()
+    columns.loc[odd, ["bonus_malus", "density_log", "claim_count"]] = [0.5, 0.0, 1]
+    pq.write_table(pa.Table.from_pandas(columns, schema=table.schema, preserve_index=False), rows)
+    with judged.embedded(lambda _: NoNoise()) as runtime:
+        run = judged.train(runtime)
+    assert (run["state"], run["reason"]) == ("refused", "MEMBERS_TOLD"), (run["reason"], run["cause"])
+    assert run["party"].endswith("insurer-a.example")
+    assert "epsilon and delta" in run["cause"]
+    assert "run again only once the cause is found" in run["fix"]
+    assert run["uid"] not in {row["run"] for row in judged.api.get("/v1/releases")["releases"]}
+    value = values_of(judged, "insurer-a")
+    assert value["said"]["attack"] == "alarm"
+    assert any(row["proven"] > row["allowed"] for row in value["membership"])
+    assert values_of(judged, "insurer-b")["said"]["attack"] == "passed"

@@ -16,13 +16,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from convoy_models.evaluation import poisson_deviance
+from convoy_models.home_attack import HELD_BACK_MILLI
 from convoy_models.plan import plan
 from convoy_models.risk.pairs_model import PairsModel
 from convoy_models.risk.tables import TableRows
 from convoy_models.simulate import fit_pairs_plain
 from convoy_models.testing import NoNoise
+from convoy_node.held_back import hold_back
+from convoy_node.identity import Identity
 from convoy_node.ledger_view import LedgerView
+from convoy_node.settings import Settings
+from convoy_node.worth import kept
 
+UID = "urn:convoy:contract:bench-risk"
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 DESCRIPTION = """
 name: four insurers without a carmaker
@@ -35,7 +41,7 @@ features:
   - {name: age, cuts: [25, 30, 40, 50, 65], coarse: [30, 50]}
   - {name: km, cuts: [5, 10, 20, 30]}
   - {name: fuel, levels: [petrol, electric, other], other: other}
-boosting: {pairs: [[age, fuel], [km, fuel]], priorRate: "0.1", cohortFloor: 1000, passes: 2}
+boosting: {pairs: [[age, fuel], [km, fuel]], priorRate: "0.1", cohortFloor: 10000, passes: 2}
 """
 
 
@@ -50,12 +56,19 @@ def _bench(name: str) -> ModuleType:
     return module
 
 
+def _held_back(home: Path) -> set[int]:
+    """Return the rows of the portfolio that a node holds back, by its own secret."""
+    seed = Identity.load(home / "keys", Settings.load(home).party).identity_seed
+    persons = pq.read_table(home / "data" / "data.parquet")["person_id"].to_pylist()
+    return {int(person[1:]) for person in hold_back(seed, UID, HELD_BACK_MILLI)(persons)}
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with rows in which age matters for petrol only."""
     folder = tmp_path_factory.mktemp("tables")
     rng = np.random.default_rng(4)
-    size = 12_000
+    size = 18_000
     age, km = rng.uniform(18, 90, size), rng.gamma(2, 8, size)
     fuel = rng.choice(["petrol", "electric", "hydrogen"], size, p=[0.6, 0.35, 0.05])
     years = rng.uniform(0.3, 1, size)
@@ -82,10 +95,17 @@ def trained(place: Path) -> Iterator[tuple[Any, Any, PairsModel, PairsModel]]:
 def test_without_noise_the_federated_tables_are_the_pooled_ones(
     trained: tuple[Any, Any, PairsModel, PairsModel],
 ) -> None:
-    """Coordinator, log, contract, five nodes and masks change no price by more than one part in ten thousand."""
-    portfolio, _, exact, _ = trained
+    """Coordinator, log, contract, five nodes and masks change no price by more than one part in ten thousand.
+
+    Pooled is everybody but those whom each insurer holds back, by its own secret, for its attack on the candidate.
+    """
+    portfolio, federation, exact, _ = trained
     spec = portfolio.pairs
-    rows = TableRows.build(spec, portfolio.rows(portfolio.learn))
+    back = {row for short in federation.parties[:-1] for row in _held_back(federation.folder / "nodes" / short)}
+    assert 0.01 < len(back) / portfolio.learn.sum() < 0.03
+    rows = TableRows.build(
+        spec, portfolio.rows(portfolio.learn & ~np.isin(np.arange(portfolio.learn.size), list(back)))
+    )
     plain = fit_pairs_plain(spec, plan(spec, {"insurer": list(portfolio.insurers)}), rows, believed="planned")
     for key, values in plain.tables.items():
         np.testing.assert_allclose(np.exp(exact.tables[key]), np.exp(values), rtol=1e-4, err_msg=key)
@@ -124,6 +144,14 @@ def test_the_release_is_tables_that_a_person_reads(trained: tuple[Any, Any, Pair
     assert set(columns) == {feature.name for feature in portfolio.pairs.features}
     card = "".join(path.read_text(encoding="utf-8") for path in releases[0].rglob("card*.md"))
     assert "age × fuel" in card
+    assert "membership inference: no alarm at / parties asked | 4 / 4" in card
+    assert "No membership attack was run" not in card
+    for short in federation.parties[:-1]:
+        (first, second) = kept(federation.folder / "nodes" / short)
+        assert first["said"] == second["said"] == {"veto": False, "attack": "passed"}
+        (attack,) = second["membership"]
+        assert attack["cohort"] == "all"
+        assert attack["proven"] < attack["allowed"]
     assert noisy.table()[0].cohort == "all"
 
 

@@ -9,12 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from convoy_contracts.specification import Knots, PairsSpecification, RiskSpecification, SeveritySpecification
+from convoy_contracts.specification import (
+    Knots,
+    PairsSpecification,
+    RecommendSpecification,
+    RiskSpecification,
+    SeveritySpecification,
+)
 from convoy_coordinator.federation.assignment import Assignment
 from convoy_coordinator.federation.errors import NodeRefused
 from convoy_models.card import Measure, Text
@@ -24,6 +30,7 @@ from convoy_models.plan import plan
 from convoy_models.risk.fit import Ask
 from convoy_models.risk.model import RiskModel
 
+Attacked = Literal["passed", "alarm", "not run"]
 Floats = npt.NDArray[np.float64]
 Words = npt.NDArray[np.uint64]
 HOLDOUT = Text(
@@ -124,12 +131,36 @@ def words_of(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, Word]:
     return {party: next((word for word in known if word == value), "undecided") for party, value in said.items()}
 
 
+def triers(run: Assignment) -> tuple[str, ...]:
+    """Return the parties that try a candidate before its release: who holds claims, or histories."""
+    role = "charging" if isinstance(run.specification, RecommendSpecification) else "insurer"
+    return tuple(run.roles[role])
+
+
+def attacks_of(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, Attacked]:
+    """Return what came of the parties' membership attacks; who says nothing has run none."""
+    known: tuple[Attacked, ...] = ("passed", "alarm", "not run")
+    said = {party: answer.get("attack") for party, answer in sorted(answers.items())}
+    return {party: next((word for word in known if word == value), "not run") for party, value in said.items()}
+
+
 def check_vetoes(answers: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse a model that an insurer has tried on its own customers and does not want.
+    """Refuse a model that tells its members, or that a party has tried on its own customers and does not want.
 
     Raises:
-        NodeRefused: VETOED, with the insurers that said so.
+        NodeRefused: MEMBERS_TOLD or VETOED, with the parties that said so.
     """
+    told = [party for party, word in attacks_of(answers).items() if word == "alarm"]
+    if told:
+        raise NodeRefused(
+            f"a membership attack at {', '.join(told)}, with real persons and others who were not trained on, proves more than "
+            "this run's epsilon and delta allow",
+            party=told[0],
+            code="MEMBERS_TOLD",
+            reasons=["MEMBERS_TOLD"],
+            fix="Nothing was released; give the opened sums to nobody. Some noise, clip or share of it was missing: compare "
+            "versions and plans of all nodes, and run again only once the cause is found.",
+        )
     vetoes = {party: answer for party, answer in sorted(answers.items()) if answer.get("veto") is True}
     if vetoes:
         party, answer = next(iter(vetoes.items()))
@@ -222,14 +253,6 @@ def measures(evaluation: Evaluation, words: Mapping[str, Word]) -> list[Measure]
         Measure(
             Text("优于单独建模的保险公司", "insurers that found it better than their own model"),
             f"{len(better)} / {len(words)}",
-            AT_HOME,
-        ),
-        Measure(
-            Text(
-                "成员推断攻击（各保险公司以真实成员在本地进行）",
-                "membership inference, by every insurer with real members at home",
-            ),
-            "no alarm",
             AT_HOME,
         ),
     ]

@@ -27,10 +27,11 @@ AT_HOME = Text(
 
 @dataclass(frozen=True, slots=True)
 class ListsJudged:
-    """A recommender's hold-out, and what each operator said after comparing it with what it can do alone."""
+    """A recommender's hold-out, and what each operator said after comparing it with what it can do alone and attacking it."""
 
     lists: Lists
     words: Mapping[str, Word]
+    attacks: Mapping[str, str]
 
     def figures(self) -> dict[str, Any]:
         """Return the figures as JSON: what the run's page and the release show."""

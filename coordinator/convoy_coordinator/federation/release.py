@@ -24,6 +24,7 @@ from convoy_coordinator.federation.evaluation import figures as evaluation_json
 from convoy_coordinator.federation.evaluation import measures
 from convoy_coordinator.federation.exchange import Figures
 from convoy_coordinator.federation.lists import ListsJudged
+from convoy_coordinator.federation.membership import attack_limits, attack_measures
 from convoy_coordinator.federation.round_loop import Evaluated, Model
 from convoy_models.bundle import Golden, ReleaseFacts, pack
 from convoy_models.card import CardFacts, Measure, Text
@@ -66,7 +67,7 @@ LEVELS = Text(
 
 def release_body(
     run: Assignment, model: Model, figures: Figures, rows: Mapping[str, Any], evidence: Mapping[str, Any],
-    evaluated: Evaluated | ListsJudged | None = None,
+    evaluated: Evaluated | ListsJudged,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the body of ``POST /internal/releases``."""
     spec = run.specification
@@ -95,8 +96,11 @@ def release_body(
         noise_rule=spec.noiseRule,
         rows=[(party, int(count)) for party, count in sorted(rows.items()) if int(count) > 0],
         features=_features(run),
-        measures=_measures(run, evaluated),
-        limits=limits_of(spec, is_evaluated=evaluated is not None),
+        measures=[*_measures(run, evaluated), *attack_measures(evaluated.attacks)],
+        limits=[
+            *limits_of(spec, is_evaluated=isinstance(evaluated, ListsJudged) or evaluated.evaluation is not None),
+            *attack_limits(spec, evaluated.attacks),
+        ],
     )
     files = pack(
         facts,
@@ -106,9 +110,10 @@ def release_body(
         card=card,
     )
     summary: dict[str, Any] = {"blobBytes": figures.blob_bytes, "exchanges": sum(figures.exchanges.values())}
+    summary["membership"] = dict(evaluated.attacks)
     if isinstance(evaluated, ListsJudged):
         summary["lists"] = evaluated.figures()
-    elif evaluated is not None:
+    elif evaluated.evaluation is not None:
         summary["evaluation"] = evaluation_json(evaluated.evaluation, evaluated.words)
     return {
         "run": run.uid,
@@ -123,11 +128,11 @@ def limits_of(spec: Specification, *, is_evaluated: bool) -> tuple[Text, ...]:
     return (*LIMITS, *levels, *(() if is_evaluated else (NOT_EVALUATED,)))
 
 
-def _measures(run: Assignment, evaluated: Evaluated | ListsJudged | None) -> Sequence[Measure]:
+def _measures(run: Assignment, evaluated: Evaluated | ListsJudged) -> Sequence[Measure]:
     if isinstance(evaluated, ListsJudged):
         spec = run.specification
         return evaluated.measures(spec.test.length) if isinstance(spec, TowersSpecification) else ()
-    return measures(evaluated.evaluation, evaluated.words) if evaluated is not None else ()
+    return measures(evaluated.evaluation, evaluated.words) if evaluated.evaluation is not None else ()
 
 
 def _features(run: Assignment) -> list[tuple[str, list[str]]]:

@@ -55,10 +55,11 @@ Progress = Callable[[Mapping[str, Any]], None]
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """A model's evaluation, and what each insurer said after trying it."""
+    """What was said about a candidate: its evaluation where persons are held out, and each party's words after trying it."""
 
-    evaluation: Evaluation
+    evaluation: Evaluation | None
     words: Mapping[str, Word]
+    attacks: Mapping[str, gates.Attacked]
 
 
 class RoundLoop:
@@ -265,51 +266,56 @@ class RoundLoop:
         except StopIteration as stop:
             return cast("Model", stop.value)
 
-    def evaluate(self, model: Model) -> Evaluated | ListsJudged | None:
-        """Ask the planned sums about the hold-out, have every insurer try the candidate, and open the gates.
+    def evaluate(self, model: Model) -> Evaluated | ListsJudged:
+        """Ask the planned sums about the hold-out, have every holder of claims or histories try the candidate, open the gates.
 
-        Tables and severity hold nobody out; every insurer tries them on its own customers all the same.
+        Where nobody is held out, every party tries and attacks the candidate with its own persons all the same.
 
         Raises:
             GateRefused: not better than alone on the hold-out.
-            NodeRefused: a party's veto.
+            NodeRefused: a party's attack tells members, or its veto.
         """
-        if isinstance(model, RecommendModel):
-            return None
         if isinstance(model, TowersModel):
             return self._judge_lists(model)
         found = gates.evaluate(self._run, model, self._exchange_sums)
         tried = model.inverse if isinstance(model, SeverityModel) else model  # as the nodes' sums know it
-        candidate = {name: [float(v) for v in np.ravel(values)] for name, values in tried.to_arrays().items()}
-        data: dict[str, Any] = {"run": self._run.uid, "attempt": self.attempt, "candidate": candidate}
+        flat = {name: np.ravel(values).astype(np.float64) for name, values in tried.to_arrays().items()}
+        data: dict[str, Any] = {"run": self._run.uid, "attempt": self.attempt}
+        arrays: dict[str, Any] = {}
+        if isinstance(model, RecommendModel):  # items x items: too much for JSON
+            arrays = {f"candidate/{name}": values.view(np.uint64) for name, values in flat.items()}
+        else:
+            data["candidate"] = {name: values.tolist() for name, values in flat.items()}
         shares: Mapping[str, Mapping[str, Any]] = {}
         if found is not None:
             self._count(self._run.plan.evaluation.queries)
             self._progress({"step": "evaluated", "evaluation": gates.figures(found.evaluation)})
             data["weights"], shares = found.weights, found.shares
         answers = self._exchange.ask(
-            {p: ("candidate", Payload(data, {}, dict(shares.get(p, {})))) for p in self._run.roles["insurer"]}
+            {p: ("candidate", Payload(data, {}, {**arrays, **shares.get(p, {})})) for p in gates.triers(self._run)}
         )
         said = {party: answer.data for party, answer in answers.items()}
         gates.check_vetoes(said)
+        attacks = gates.attacks_of(said)
+        self._progress({"step": "attacked", "membership": attacks})
         if found is None:
-            return None
+            return Evaluated(None, {}, attacks)
         words = gates.words_of(said)
         self._progress({"step": "judged", "evaluation": gates.figures(found.evaluation, words)})
         gates.check_utility(self._run, found.evaluation, words)
-        return Evaluated(found.evaluation, words)
+        return Evaluated(found.evaluation, words, attacks)
 
     def _judge_lists(self, model: TowersModel) -> ListsJudged:
         (query,) = self._run.plan.evaluation.queries
         found = read_lists(query, self._batch([Ask(query.id, asked_of(model))])[query.id])
         self._count([query])
-        self._progress({"step": "evaluated", "lists": ListsJudged(found, {}).figures()})
+        self._progress({"step": "evaluated", "lists": ListsJudged(found, {}, {}).figures()})
         candidate = {name: [float(v) for v in values] for name, values in model.to_arrays().items()}
         data = {"run": self._run.uid, "attempt": self.attempt, "candidate": candidate}
         answers = self._exchange.ask({party: ("candidate", Payload(data)) for party in query.participants})
         said = {party: answer.data for party, answer in answers.items()}
         gates.check_vetoes(said)
-        judged = ListsJudged(found, gates.words_of(said))
+        judged = ListsJudged(found, gates.words_of(said), gates.attacks_of(said))
         self._progress({"step": "judged", "lists": judged.figures()})
         check_lists(self._run, judged)
         return judged

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import logsumexp
 from torch import Tensor, nn
 
 from convoy_contracts.specification import TowersSpecification
@@ -77,7 +78,7 @@ class Persons:
     ) -> None:
         if profile.shape[0] != used.shape[0]:
             raise ShapeMismatch(f"{profile.shape[0]} profiles and {used.shape[0]} histories.")
-        self._profile, self._used = profile, used
+        self.profile, self._used = profile, used
         self._rng = rng or np.random.default_rng()
         self._clip = clip
         self._sums = ClippedSums(TwoTowers(profile.shape[1], used.shape[1], units, space), clip)
@@ -110,7 +111,7 @@ class Persons:
         asked[~asked.any(axis=1)] = used[~asked.any(axis=1)]
         seen = used & ~asked  # nobody is asked to guess what it was told
         targets = asked / np.maximum(1.0, asked.sum(axis=1, keepdims=True).astype(np.float64))
-        x = features(self._profile[chosen], seen)
+        x = features(self.profile[chosen], seen)
 
         def losses(net: nn.Module, rows: Rows) -> Tensor:
             logs = torch.log_softmax(net(torch.from_numpy(x[rows])), dim=1)
@@ -162,10 +163,7 @@ class Towers:
         learned = used[~out]
         persons = Persons(profile[~out], learned, net.units, net.space, float(net.clip), rng)
         judged_on = out & used.any(axis=1)  # who used nothing has nothing to hide
-        rest = used[judged_on].copy()
-        hidden = np.argmax(rest * rng.random(rest.shape), axis=1)
-        rest[np.arange(len(rest)), hidden] = False
-        return cls(spec, coins, persons, learned, profile[judged_on], rest, hidden.astype(np.int64))
+        return cls(spec, coins, persons, learned, profile[judged_on], *_hide(used[judged_on], rng))
 
     def local_sum(self, query: PlannedQuery, weights: object) -> Floats:
         """Return this node's part of one sum, (query.size,) float64, before noise.
@@ -211,8 +209,33 @@ class Towers:
         alone = towers.bounded_history(self.rest) @ judged.own_item_item(self.learned)
         return judged.counts(mine, alone, self.rest, self.hidden, self.spec.test.length)
 
+    def membership(self, network: object) -> tuple[Floats, Bools]:
+        """Return what a membership attack at home rests on: each person's score, and whether they were not trained on, (N,).
+
+        The score is the log chance that the network gives to one hidden item of the person after seeing the others.
+
+        Raises:
+            TowersRefused: weights that do not fit.
+        """
+        weights, used = towers.checked(network, towers.weight_count(self.spec)), self.learned.any(axis=1)
+        rest, hidden = _hide(self.learned[used], np.random.default_rng())
+        parts = [(self.learners.profile[used], rest, hidden), (self.profile, self.rest, self.hidden)]
+        made = []
+        for profile, seen, asked in parts:
+            logits = scores(weights, profile, seen, self.spec.network.units, self.spec.network.space)
+            made.append(logits[np.arange(len(asked)), asked] - logsumexp(logits, axis=1))
+        return np.concatenate(made), np.arange(len(hidden) + len(self.hidden)) >= len(hidden)
+
     def _scores(self, weights: Floats) -> Floats:
         return scores(weights, self.profile, self.rest, self.spec.network.units, self.spec.network.space)
+
+
+def _hide(used: Bools, rng: np.random.Generator) -> tuple[Bools, Ints]:
+    """Return histories, each with one item at least, without one of them at random, and which, (N,)."""
+    hidden = np.argmax(used * rng.random(used.shape), axis=1)
+    rest = used.copy()
+    rest[np.arange(len(rest)), hidden] = False
+    return rest, hidden.astype(np.int64)
 
 
 def _numbers(weights: object, key: str) -> object:

@@ -96,6 +96,22 @@ class RecommendModel:
             raise ItemsMalformed("arrays hold values that are not finite")
         return cls(specification, found["item_item"], found["profile_item"], found["popularity"])
 
+    @classmethod
+    def from_flat(cls, specification: RecommendSpecification, arrays: Mapping[str, Floats]) -> RecommendModel:
+        """Rebuild a model whose arrays travelled as one row of numbers each, rows first.
+
+        Raises:
+            ItemsMalformed: see ``from_arrays``.
+        """
+        wide = {"item_item", "profile_item"}
+        items = len(specification.items)
+        if any(np.size(arrays[name]) % items for name in wide & set(arrays)):
+            raise ItemsMalformed(f"an array is no table of {items} columns")
+        return cls.from_arrays(
+            specification,
+            {name: np.reshape(values, (-1, items)) if name in wide else values for name, values in arrays.items()},
+        )
+
 
 class RecommendFit:
     """The recommender's optimiser: one exchange with all three sums, then closed forms. Use once.
