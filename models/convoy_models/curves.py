@@ -10,22 +10,28 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from convoy_contracts.specification import (
+    Cuts,
+    Levels,
     PairsSpecification,
     RecommendSpecification,
     RiskSpecification,
+    SeveritySpecification,
     TowersSpecification,
 )
 from convoy_models.errors import ModelsError
 from convoy_models.fixedpoint import Floats
 from convoy_models.recommend.model import RecommendModel
 from convoy_models.recommend.towers import TowersModel
+from convoy_models.risk.cann import CannModel, tables_model
 from convoy_models.risk.model import Factor, RiskModel
-from convoy_models.risk.pairs_model import PairsModel
+from convoy_models.risk.pairs_model import cell_names
+from convoy_models.risk.severity import SeverityModel
 
 WIDTH = 24
 LARGEST = 2.0
@@ -37,8 +43,8 @@ class CurvesRefused(ModelsError):
     """This kind of model has no tables to show."""
 
     code = "CURVES_REFUSED"
-    fix = "Shown are risk-towers/1, risk-pairs/1 and recommend-*/1; load others with their own tools."
-    fix_zh = "可显示 risk-towers/1、risk-pairs/1 与 recommend-*/1；其他模型请用各自工具加载。"
+    fix = "Shown are risk-*/1, severity-towers/1 and recommend-*/1; load others with their own tools."
+    fix_zh = "可显示 risk-*/1、severity-towers/1 与 recommend-*/1；其他模型请用各自工具加载。"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +76,18 @@ def factors(specification: Mapping[str, Any], arrays: Mapping[str, Floats]) -> t
         risk = RiskModel.from_arrays(RiskSpecification.model_validate_json(text), arrays)
         levels = [Factor(n, "", "base rate", "", math.exp(c.level)) for n, c in sorted(risk.cohorts.items())]
         return (*levels, *risk.table())
-    if kind == "risk-pairs/1" and not specification.get("residual"):
-        tables = PairsModel.from_arrays(PairsSpecification.model_validate_json(text), arrays)
-        return (Factor("all", "", "base rate", "", math.exp(tables.level)), *tables.table())
+    if kind == "severity-towers/1":
+        amounts = SeverityModel.from_arrays(SeveritySpecification.model_validate_json(text), arrays)
+        unit = float(amounts.specification.amountUnit)
+        means = [
+            Factor(n, "", "base amount", "", unit / math.exp(c.level))
+            for n, c in sorted(amounts.inverse.cohorts.items())
+        ]
+        return (*means, *amounts.table())
+    if kind == "risk-pairs/1":
+        tables = tables_model(PairsSpecification.model_validate_json(text), arrays)
+        shape = network_shape(tables) if isinstance(tables, CannModel) else ()
+        return (Factor("all", "", "base rate", "", math.exp(tables.level)), *tables.table(), *shape)
     if kind == "recommend-items/1":
         spec = RecommendSpecification.model_validate_json(text)
         return _popularity("joint", spec.items, RecommendModel.from_arrays(spec, arrays).popularity)
@@ -80,6 +95,35 @@ def factors(specification: Mapping[str, Any], arrays: Mapping[str, Floats]) -> t
         towers = TowersSpecification.model_validate_json(text)
         return _popularity("all", towers.items, TowersModel.from_arrays(towers, arrays).popularity)
     raise CurvesRefused(f"a model of kind {kind} has no tables of factors.")
+
+
+def network_shape(model: CannModel) -> tuple[Factor, ...]:
+    """Return the network's own factor along each feature, all others in their middle cell; 1 in the middle of all.
+
+    What it says about two features together is on no curve: the network stands in no table (``risk.cann``).
+    """
+    features = {feature.name: feature for feature in model.specification.features}
+    middle = {name: points_of(feature)[feature.width // 2] for name, feature in features.items()}
+    least = float(model.factor({name: [value] for name, value in middle.items()})[0])
+    rows = []
+    for name, feature in features.items():
+        points = points_of(feature)
+        columns = {other: [value] * len(points) for other, value in middle.items()} | {name: points}
+        factors = model.factor(columns) / least
+        rows += [
+            Factor("all", "network", name, point, float(factor))
+            for point, factor in zip(cell_names(feature, is_pair=False), factors, strict=True)
+        ]
+    return tuple(rows)
+
+
+def points_of(feature: Cuts | Levels) -> list[Any]:
+    """Return a value in each cell of a feature: a level, the middle between two cuts, half a cell beyond the outer cuts."""
+    if isinstance(feature, Levels):
+        return list(feature.levels)
+    cuts = [float(cut) for cut in feature.cuts]
+    low, high = (cuts[1] - cuts[0], cuts[-1] - cuts[-2]) if len(cuts) > 1 else (1.0, 1.0)
+    return [cuts[0] - low / 2, *((a + b) / 2 for a, b in pairwise(cuts)), cuts[-1] + high / 2]
 
 
 def _popularity(cohort: str, items: Sequence[str], popularity: Floats) -> tuple[Factor, ...]:

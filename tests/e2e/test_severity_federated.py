@@ -10,11 +10,14 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from convoy_coordinator.keys import read_keys
 from convoy_models.accounting import epsilon_of
 from convoy_models.plan import plan
 from convoy_models.risk.severity import SeverityModel, fit_severity_plain
 from convoy_models.testing import NoNoise
+from convoy_node.cli import app
 from convoy_node.ledger_view import LedgerView
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
@@ -52,7 +55,13 @@ def test_the_federated_severity_is_the_pooled_one_and_costs_what_the_contract_sa
         with LedgerView(tmp_path / "nodes" / short / "ledger.db") as ledger:
             spent = ledger.mu2(f"urn:convoy:asset:{short}:bench:1")
         assert 3.9 < epsilon_of(spent / 2, 1e-6) <= 4.0 + 1e-6  # two runs
-    release = sorted((tmp_path / "coordinator" / "releases").iterdir())[-1]
+    first, release = sorted((tmp_path / "coordinator" / "releases").iterdir())
+    key = read_keys(tmp_path / "coordinator" / "keys").release_public.hex()
+    asked = ["release", "diff", str(first), str(release), "--home", str(tmp_path / "nodes" / "insurer-1"), "--key", key]
+    told = CliRunner().invoke(app, asked)
+    assert told.exit_code == 0, told.output
+    assert "joint / base amount" in told.output
+    assert "No membership attack was run" in (release / "card.md").read_text(encoding="utf-8")
     vectors = json.loads((release / "golden.json").read_text(encoding="utf-8"))["vectors"]
     assert all(100 < amount < 100_000 for amount in vectors[0]["outputs"])
     assert "mean amount of a claim" in (release / "card.md").read_text(encoding="utf-8")

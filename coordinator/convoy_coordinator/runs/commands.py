@@ -106,6 +106,9 @@ def lines(run: dict[str, Any]) -> list[str]:
         told += evaluated(progress["evaluation"])
     if progress.get("lists"):
         told += listed(progress["lists"])
+    told += [
+        f"Attack     {party}: membership inference {word}" for party, word in progress.get("membership", {}).items()
+    ]
     if run.get("reason"):
         told += [f"Reason     {run['reason']}  {run.get('cause') or ''}", f"Fix        {run.get('fix') or ''}"]
     return told
@@ -130,6 +133,11 @@ def evaluated(found: dict[str, Any]) -> list[str]:
         "Brought    " + ", ".join(f"{role} {points:+}" for role, points in found["moduleShares"].items()),
     ]
     told += [f"At home    {party}: {word} than its own model" for party, word in found.get("againstAlone", {}).items()]
+    told += [
+        f"Without    {party}'s customers the gain is {less['d2Points']:+} points"
+        f" ({less['d2Interval95'][0]:+} to {less['d2Interval95'][1]:+}, 95 %)"
+        for party, less in found.get("withoutOneInsurer", {}).items()
+    ]
     told += [
         f"O/E        {found['audited']} {row['level']}: {row['ratio']} ± {row['ratioSd']}"
         for row in found["levels"]

@@ -88,7 +88,7 @@ class PairsModel:
         features = {feature.name: feature for feature in self.specification.features}
         rows = []
         for table in ordered_tables(self.specification):
-            names = [_cell_names(features[name], is_pair=len(table) == 2) for name in table]
+            names = [cell_names(features[name], is_pair=len(table) == 2) for name in table]
             points = names[0] if len(table) == 1 else [f"{a} & {b}" for a in names[0] for b in names[1]]
             factors = np.exp(self.tables[key_of(table)])
             rows += [
@@ -123,7 +123,8 @@ class PairsModel:
         return cls(specification, float(arrays["all/level"][0]), tables)
 
 
-def _cell_names(feature: Cuts | Levels, *, is_pair: bool) -> list[str]:
+def cell_names(feature: Cuts | Levels, *, is_pair: bool) -> list[str]:
+    """Return how a feature's cells are called, alone or in a pair."""
     if isinstance(feature, Levels):
         return list(feature.levels)
     cuts = feature.coarse if is_pair and feature.coarse is not None else feature.cuts

@@ -8,11 +8,28 @@ import numpy as np
 import pytest
 
 from convoy_contracts.build import specification_json
+from convoy_contracts.specification import Cuts, Levels, PairsSpecification, Residual, SeveritySpecification, Tower
 from convoy_demo.specifications import risk_specification
 from convoy_models.curves import Change, CurvesRefused, diff, factors, show, show_diff
+from convoy_models.neural.shapes import weight_count
+from convoy_models.risk.cann import CannModel
 from convoy_models.risk.model import CohortModel, RiskModel
+from convoy_models.risk.severity import SeverityModel
 
 SPEC = risk_specification()
+SEVERITY = SeveritySpecification(
+    kind="severity-towers/1",
+    towers=(Tower(role="insurer", features=(Levels(kind="levels", name="car", levels=("small", "large")),), cap="3"),),
+    claims="n", amount="paid", claimCap=1, amountCap="5000", amountUnit="2000", epsilonMicro=4_000_000, deltaNano=1_000,
+)  # fmt: skip
+NETWORK = PairsSpecification(
+    kind="risk-pairs/1", claims="n", exposure="t", priorRate="0.1", epsilonMicro=4_000_000, deltaNano=1_000,
+    features=(
+        Cuts(kind="cuts", name="age", cuts=("25", "60")),
+        Levels(kind="levels", name="fuel", levels=("diesel", "petrol")),
+    ),
+    residual=Residual(hidden=4, steps=4, rateMicro=1_000_000, batch=300, noiseMilli=9_000, costMicro=50_000),
+)  # fmt: skip
 
 
 def model(bump: float = 0.0) -> RiskModel:
@@ -58,6 +75,37 @@ def test_points_that_appear_or_vanish_come_first() -> None:
 
 def _place(row: object) -> tuple[str, str, str, str]:
     return row.cohort, row.tower, row.feature, row.point  # type: ignore[attr-defined]
+
+
+def test_a_severity_is_shown_in_amounts_and_its_versions_are_compared() -> None:
+    """The mean amount of the base, and factors above 1 where claims are dearer."""
+    weights = {t.role: {f.name: np.zeros(f.width) for f in t.features} for t in SEVERITY.towers}
+    old = SeverityModel(SEVERITY, RiskModel(SEVERITY.as_frequency(), {"joint": CohortModel(-0.5, weights)}))
+    dearer = {role: dict(tower) for role, tower in weights.items()}
+    dearer["insurer"]["car"] = np.array([0.0, -0.4])
+    new = SeverityModel(SEVERITY, RiskModel(SEVERITY.as_frequency(), {"joint": CohortModel(-0.5, dearer)}))
+    shown = [factors(specification_json(SEVERITY), made.to_arrays()) for made in (old, new)]
+    assert shown[0][0].feature == "base amount"
+    assert shown[0][0].factor == pytest.approx(2_000 * math.exp(0.5))
+    (change,) = diff(*shown)
+    assert change.key == ("joint", "insurer", "car", "large")
+    assert change.new == pytest.approx(math.exp(0.4))
+
+
+def test_a_network_on_top_of_tables_is_shown_along_each_feature() -> None:
+    """The tables as they are, and the network's own factor: 1 in the middle, and what the model multiplies elsewhere."""
+    tables = {"age": np.array([0.1, 0.0, -0.1]), "fuel": np.array([0.0, 0.2])}
+    flat = np.random.default_rng(2).normal(0, 0.5, weight_count(NETWORK))
+    model = CannModel(NETWORK, -2.0, tables, flat)
+    shown = factors(specification_json(NETWORK), model.to_arrays())
+    own = {(row.feature, row.point): row.factor for row in shown if row.tower == "network"}
+    assert [row.factor for row in shown if row.feature == "fuel" and row.tower == "insurer"][1] == pytest.approx(
+        1.2214, abs=1e-4
+    )
+    assert own["age", "25 to 60"] == own["fuel", "petrol"] == pytest.approx(1)
+    young, middle = (float(model.factor({"age": [value], "fuel": ["petrol"]})[0]) for value in (7.5, 42.5))
+    assert own["age", "< 25"] == pytest.approx(young / middle)
+    assert len({round(value, 6) for value in own.values()}) == 4
 
 
 def test_kinds_without_tables_and_negative_limits_are_refused() -> None:
