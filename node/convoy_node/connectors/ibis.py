@@ -1,9 +1,11 @@
 """Let the partner's own engine compute the rows, through Ibis: PostgreSQL, Spark, Trino, ClickHouse, Snowflake and others.
 
 The mapping's expressions are one query in the engine's dialect; only the finished row per person comes back, as Arrow batches.
-An engine needs its Ibis extra, such as ``ibis-framework[trino]``; Convoy's ``warehouse`` extra brings PostgreSQL's.
+An engine needs its Ibis extra, such as ``ibis-framework[trino]``; Convoy's ``warehouse`` extra brings PostgreSQL's. Names are
+quoted as the engine does it: in Spark ``"x"`` is a text, and `` `x` `` the name.
 
-LIMIT: tested here on a real PostgreSQL server; the other engines share Ibis's interface but were not at hand.
+LIMIT: run on real PostgreSQL, Spark and DuckDB (``bench/warehouses.py``); for Trino and ClickHouse the queries are parsed in their
+dialects, and no server was at hand.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from convoy_node.connectors.source import BATCH_ROWS, Mapping, duckdb_type, quoted, refused
+from convoy_node.connectors.source import BATCH_ROWS, Mapping, duckdb_type, refused
 
 
 class WarehouseSource:
@@ -44,15 +46,10 @@ class WarehouseSource:
     def _expression(self, columns: Sequence[str] | None) -> Iterator[Any]:
         import ibis  # the library: imports are absolute
 
-        if self._mapping is not None:
-            query = self._mapping.sql(self._person, columns)
-        else:
-            picked = "*" if columns is None else ", ".join(map(quoted, columns))
-            query = f"SELECT {picked} FROM {self._table}"  # noqa: S608 - a name from the node's own settings
         connection = None
         try:
             connection = ibis.connect(self._url)
-            yield connection.sql(query)
+            yield connection.sql(query_for(connection.dialect, self._table, self._mapping, self._person, columns))
         except Exception as error:  # every engine has errors of its own; none may reach the wire
             raise refused(
                 f"{self.name} cannot be read.",
@@ -62,3 +59,16 @@ class WarehouseSource:
         finally:
             if connection is not None:
                 connection.disconnect()
+
+
+def query_for(dialect: Any, table: str, mapping: Mapping | None, person: str, columns: Sequence[str] | None) -> str:
+    """Return the query of the rows in an engine's dialect (sqlglot's name or class)."""
+    from sqlglot import exp
+
+    def quote(name: str) -> str:
+        return str(exp.to_identifier(name, quoted=True).sql(dialect=dialect))
+
+    if mapping is not None:
+        return mapping.sql(person, columns, quote)
+    picked = "*" if columns is None else ", ".join(map(quote, columns))
+    return f"SELECT {picked} FROM {table}"  # noqa: S608 - a name from the node's own settings

@@ -10,7 +10,7 @@ Guarantees: a source only reads; its errors name the source and never a value, a
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -103,19 +103,22 @@ class Mapping:
             text.get("grouped", False),
         )
 
-    def sql(self, person_column: str, columns: Sequence[str] | None = None) -> str:
+    def sql(
+        self, person_column: str, columns: Sequence[str] | None = None, quote: Callable[[str], str] | None = None
+    ) -> str:
         """Return the query that computes the rows.
 
         Args:
             person_column: name of the id column in the result.
             columns: these columns only, in this order; None for the id and all fields.
+            quote: how the engine quotes a name; as standard SQL does if not given.
 
         Raises:
             KeyError: a column that the mapping does not name.
         """
         wanted = [person_column, *self.fields] if columns is None else columns
         made = {person_column: self.person} | dict(self.fields)
-        picked = ", ".join(f"{made[name]} AS {quoted(name)}" for name in wanted)
+        picked = ", ".join(f"{made[name]} AS {(quote or quoted)(name)}" for name in wanted)
         group = f" GROUP BY {self.person}" if self.grouped else ""
         return f"SELECT {picked} FROM {self.table}{group}"  # noqa: S608 - the partner's own mapping, run on its own engine
 
