@@ -47,8 +47,8 @@ FITS: Mapping[str, Callable[..., Any]] = {
 }
 """The optimiser of each kind of specification."""
 WITNESS_STALE = "WITNESS_STALE"
-WITNESSES_A_NOTE = 40
-"""Two lines each, and a note carries at most 100."""
+WITNESSES_A_NOTE = 20
+"""Two lines each, four while a contract pins a former pair of keys, and a note carries at most 100."""
 WITNESS_ATTEMPTS = 6
 Progress = Callable[[Mapping[str, Any]], None]
 

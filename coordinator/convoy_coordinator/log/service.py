@@ -530,7 +530,8 @@ def _kept() -> Iterator[None]:
 def _with_cosignatures(session: Session, row: LogCheckpoint, reader: str = "") -> str:
     """Return a checkpoint with as many cosignatures as a note may carry: 49 parties with two keys, a quorum of up to 73."""
     room = MAX_SIGNATURES - row.note.partition("\n\n")[2].count("\n")
-    cosigned = sorted(store.cosignatures(session, row.size), key=lambda c: c.party != reader)
+    # A former pair of a party stands under ``former/<party>/<index>``, after everybody's present ones.
+    cosigned = sorted(store.cosignatures(session, row.size), key=lambda c: reader not in c.party.split("/"))
     return row.note + "".join(c.line for c in cosigned[:room])
 
 

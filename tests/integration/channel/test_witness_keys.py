@@ -89,6 +89,8 @@ def test_the_log_counts_the_new_keys_and_still_takes_what_the_old_ones_sign(site
     assert log.add_cosignatures(cosigned(new)).parties == (party,)
     assert log.level_of(size - 1) is Level.WITNESSED
     assert has_signed(site, (*old, *new))
+    lines = (log.at(size, party) or "").splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("— ")][2:6] == [new[0].name] * 4, "its own come first"
 
 
 def test_after_a_compromise_the_old_keys_are_worth_nothing(site: Site) -> None:
