@@ -63,7 +63,7 @@ OPEN = RISK.model_copy(
 )
 ALONE = RISK.model_copy(update={"towers": TOWERS[:1]})
 SEVERITY = SeveritySpecification(
-    kind="severity-towers/1", towers=TOWERS, claims="n", amount="s", claimCap=CLAIMS, amountCap="8000", amountUnit="2000",
+    kind="severity-towers/1", towers=TOWERS, claims="m", amount="s", claimCap=CLAIMS, amountCap="8000", amountUnit="2000",
     priorScale="2", sweeps=3, patterns="joint-only", **TERMS,
 )  # fmt: skip
 TABLES = PairsSpecification(
@@ -95,8 +95,9 @@ class _Book:
         zones = np.array([f"z{n}" for n in range(ZONES)])
         self.all: dict[str, Any] = {f"zone{k}": zones[rng.integers(0, ZONES, SIZE)] for k in range(FEATURES)}
         self.all |= {f"x{k}": rng.uniform(0, ZONES, SIZE) for k in range(FEATURES)}
-        self.all |= {"braking": rng.uniform(0, 10, SIZE), "t": np.ones(SIZE), "n": rng.poisson(5.0, SIZE)}
-        self.all["s"] = self.all["n"] * rng.choice([150.0, 2_500.0], SIZE)
+        self.all |= {"braking": rng.uniform(0, 10, SIZE), "t": np.ones(SIZE), "n": rng.choice([1, 12], SIZE)}
+        self.all["m"] = rng.poisson(6.0, SIZE)
+        self.all["s"] = self.all["m"] * rng.choice([100.0, 3_000.0], SIZE)
         used = rng.random((SIZE, len(ITEMS))) < 0.12
         self.all["items"] = np.array([[ITEMS[n] for n in np.flatnonzero(row)] for row in used], dtype=object)
 
@@ -197,7 +198,7 @@ def test_whoever_is_held_back_adds_nothing_to_any_sum() -> None:
         if isinstance(spec, RecommendSpecification):
             assert total == pytest.approx(float((history_rows(spec, rows["items"]).sum(axis=1) ** 2).sum()))
         else:
-            assert total == pytest.approx(FEATURES * np.minimum(rows["n"], CLAIMS).sum(), rel=1e-4)
+            assert total == pytest.approx(FEATURES * np.minimum(rows[spec.claims], CLAIMS).sum(), rel=1e-4)
     vectors, _ = party(OFFERS).vectors(plan(OFFERS, ROLES)["joint/cross"])
     assert not vectors["o"][MEMBERS:].any()
     assert vectors["o"][:MEMBERS].any()
