@@ -62,9 +62,10 @@ bench-register: $(STAMP) ## The consent register at a million records
 bench-risk: $(STAMP) ## freMTPL2, five region zones, beside every rival (DATA=folder of the data set)
 	$(BIN)/python bench/risk.py --dataset bench/data/fremtpl2-zones.yaml --data $(DATA) --epsilon 4 1 --json bench/results/risk-fremtpl2-zones.json $(ARGS)
 
-bench-recommend: $(STAMP) ## Coupon and Dundee (DATA=folder of the data sets)
+bench-recommend: $(STAMP) ## Coupon and Dundee (DATA=folder of the data sets); two towers beside item-item in the generated world
 	$(BIN)/python bench/recommend.py --dataset bench/data/coupon.yaml --data $(DATA) --epsilon 4 --json bench/results/recommend-coupon.json
 	$(BIN)/python bench/recommend.py --dataset bench/data/dundee.yaml --data $(DATA) --epsilon 4 --json bench/results/recommend-dundee.json
+	$(BIN)/python bench/recommend_world.py --json bench/results/recommend-world.json
 
 bench-population: $(STAMP) ## The generated world: joint, alone, pooled, fairness to the young
 	$(BIN)/python bench/population.py --json bench/results/population.json $(ARGS)

@@ -164,6 +164,15 @@ def _of(row: Figures, what: str) -> str:
     return f"HR@3 {row['hr']['3']:.3f}" if what == "hr" else f"AUC {row['auc']:.3f}"
 
 
+def _world(d: Figures) -> str:
+    rows = [row for row in d["rows"] if row["epsilon"] is not None]
+    return "; ".join(
+        f"{row['customers']:,} customers, epsilon {row['epsilon']:g}: HR@10 towers {row['mean']['towers']:.3f}, "
+        f"items {row['mean']['gramBlend']:.3f}, popularity {row['mean']['general']:.3f}"
+        for row in rows
+    )
+
+
 def _connectors(d: Figures) -> str:
     survey, load, whole = d["survey"], d["load"], d["whole table"]
     return (
@@ -221,6 +230,7 @@ ROWS: tuple[tuple[str, str, Callable[[Figures], str]], ...] = (
     ("privacy-audit", "make bench-privacy", _privacy),
     ("recommend-coupon", "make bench-recommend", _recommend("joint at epsilon 4", "auc")),
     ("recommend-dundee", "make bench-recommend", _recommend("joint choice model", "hr")),
+    ("recommend-world", "make bench-recommend", _world),
     ("connectors", "make bench-connectors", _connectors),
     ("runtimes", "make bench-runtimes", _runtimes),
     ("exchange", "make bench-exchange", _exchange),
