@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -26,11 +25,9 @@ def test_the_verifier_installs_alone_and_small(tmp_path: Path) -> None:
     )
     added = sum(f.stat().st_size for f in site.rglob("*") if f.is_file()) - before
     assert added <= LIMIT_MB * 1e6
-    started = time.monotonic()
     done = subprocess.run(
         [str(tmp_path / "venv/bin/convoy-audit"), "--help"], capture_output=True, text=True, check=True
     )
     assert "verify" in done.stdout
-    assert time.monotonic() - started < 5.0  # far above the 0.5 s of a quiet machine; bench/audit.py measures that
     absent = subprocess.run([str(python), "-c", "import convoy_contracts"], capture_output=True, check=False)
     assert absent.returncode != 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -279,15 +278,13 @@ def test_a_closed_or_foreign_register_raises_the_nodes_error(tmp_path: Path) -> 
         register.import_table(table)
 
 
-def test_the_demo_population_imports_in_seconds(tmp_path: Path) -> None:
-    """20,000 drivers, the OEM's links to three insurers (100,000 rows take about 2 s)."""
+def test_the_demo_population_imports_whole(tmp_path: Path) -> None:
+    """20,000 drivers, the OEM's links to three insurers; ``bench/register.py`` says how long a million take."""
     population = generate(20_000, 1)
     terms = ConsentTerms("notice@1", str(GOOD["purpose"]), (OEM,), str(GOOD["given"]), str(GOOD["until"]))
     files = write_party_data(tmp_path, population, histories(population, 1), risk=terms, recommendation=terms, seed=1)
-    began = time.perf_counter()
     register = Register(tmp_path / "register.db")
     register.import_table(files["oem"].consents, {"risk": UID, "recommendation": "urn:rec"})
-    assert time.perf_counter() - began < 5
     cohort = counted(register)
     assert cohort.size == int(population.has_oem.sum())
     assert not cohort.solo
