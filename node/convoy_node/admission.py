@@ -310,7 +310,7 @@ class Admission:
             person_column=settings.person_column,
             persons=cohort.persons,
         )
-        cohort = cohort.within(table)
+        cohort = cohort.within(table.present(cohort.persons))
         # A link to somebody who takes no part in this contract's sums is of no use here.
         links = {peer: cohort.links.get(peer, ()) for peer in sorted(peers)}
         if lister_of(case.specification, case.contract) == self._party:

@@ -7,12 +7,15 @@
 Guarantees: every fault of every column is told at once (``DatasetRefused``), by name and number of
 rows and never by value; only the columns that are expected are read, and only the rows of the
 persons named, so that rows of persons who do not count are neither judged nor kept. Rows stream in
-batches (``connectors``): memory grows with the persons who count, not with the book.
+batches (``connectors``): memory grows with the persons who count, not with the book. From
+``NARROW_FROM`` persons on, numbers are kept with 7 digits (float32) and whole numbers in 32 bits;
+``columns`` gives float64 and int64 all the same.
 """
 
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from convoy_node.columns import HISTORY, Column, Kind, expected_columns
 from convoy_node.connectors import Source, open_source
@@ -30,6 +34,10 @@ from convoy_node.errors import DatasetRefused, Fault
 
 __all__ = ["HISTORY", "Column", "PersonTable", "Survey", "expected_columns", "survey"]
 
+NARROW_FROM: Final = 2_000_000
+"""Persons from which on a number has 4 bytes instead of 8: ten million with 30 columns are to fit into 2 GB."""
+GROWTH: Final = 1_000_000
+"""Rows by which a column grows."""
 _WHOLE: Final = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT",
                  "UINTEGER", "UBIGINT", "UHUGEINT")  # fmt: skip
 _NUMBERS: Final = (*_WHOLE, "FLOAT", "DOUBLE", "DECIMAL")
@@ -56,13 +64,13 @@ _WANTED: Final[Mapping[Kind, str]] = {
 class PersonTable:
     """Checked rows by person; made by ``PersonTable.load`` only."""
 
-    def __init__(self, ids: Sequence[str], data: Mapping[str, npt.NDArray[Any]], party: str) -> None:
-        self._place = {person: row for row, person in enumerate(ids)}
+    def __init__(self, index: _Index, data: Mapping[str, npt.NDArray[Any]], party: str) -> None:
+        self._index = index
         self._data = data
         self._party = party
 
     def __len__(self) -> int:
-        return len(self._place)
+        return len(self._index)
 
     @classmethod
     def load(
@@ -87,18 +95,23 @@ class PersonTable:
             DatasetRefused: every fault of the data at once.
         """
         reading = _Reading(source, columns, party, person_column, persons)
-        kept: dict[str, list[npt.NDArray[Any]]] = {column.name: [] for column in reading.usable}
-        ids: list[str] = []
+        kept = {column.name: _Kept() for column in reading.usable}
+        ids: list[pa.Array] = []
         for batch in reading.batches():
-            ids += batch.column(0).cast(pa.string()).to_pylist()
+            ids.append(_own(batch.column(0).cast(pa.string())))
             for column in reading.usable:
-                kept[column.name].append(_values(column, batch.column(column.name)))
+                kept[column.name].add(_values(column, batch.column(column.name)))
         reading.raise_faults()
-        data = {name: np.concatenate(parts) if parts else np.empty(0) for name, parts in kept.items()}
-        return cls(ids, data, party)
+        del reading  # and the hashes that it kept, before the index is made
+        return cls(_Index(ids), {name: column.whole() for name, column in kept.items()}, party)
 
     def __contains__(self, local_id: object) -> bool:
-        return local_id in self._place
+        return isinstance(local_id, str) and bool(self._index.rows([local_id])[0] >= 0)
+
+    def present(self, persons: Collection[str]) -> frozenset[str]:
+        """Return those of these persons who have a row; a million at once take a second."""
+        asked = list(persons)
+        return frozenset(itertools.compress(asked, self._index.rows(asked) >= 0))
 
     def columns(self, local_ids: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
         """Return every column for these persons, in this order; (N,) arrays.
@@ -106,14 +119,92 @@ class PersonTable:
         Raises:
             DatasetRefused: persons without a row.
         """
-        lost = sum(person not in self._place for person in local_ids)
+        rows = self._index.rows(local_ids)
+        lost = int(np.count_nonzero(rows < 0))
         if lost:
             raise DatasetRefused(
                 [Fault("", f"{lost} of {len(local_ids)} persons have no row.", "Leave them out first.")],
                 party=self._party,
             )
-        rows = np.fromiter((self._place[person] for person in local_ids), np.int64, len(local_ids))
-        return {name: values[rows] for name, values in self._data.items()}
+        return {name: _widened(values[rows]) for name, values in self._data.items()}
+
+
+class _Kept:
+    """One column while it is read: one array that grows in place, since freed parts would not go back to the system."""
+
+    def __init__(self) -> None:
+        self._made: npt.NDArray[Any] | None = None
+        self._rows = 0
+
+    def add(self, values: npt.NDArray[Any]) -> None:
+        """Take the values of a batch."""
+        end = self._rows + len(values)
+        made = np.empty(0, values.dtype) if self._made is None else self._made
+        if end > NARROW_FROM:
+            values = _narrowed(values)
+            made = made if self._rows > NARROW_FROM else _narrowed(made)
+        kind = np.result_type(made.dtype, values.dtype)
+        made = made if made.dtype == kind else made.astype(kind)
+        if len(made) < end:
+            made.resize(max(end, len(made) + GROWTH), refcheck=False)
+        made[self._rows : end] = values
+        self._made, self._rows = made, end
+
+    def whole(self) -> npt.NDArray[Any]:
+        """Return the column."""
+        if self._made is None:
+            return np.empty(0)
+        self._made.resize(self._rows, refcheck=False)
+        return self._made
+
+
+def _narrowed(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if values.dtype == np.float64:
+        return values.astype(np.float32)
+    if values.dtype == np.int64 and len(values) and np.abs(values).max() < 2**31:
+        return values.astype(np.int32)
+    return values
+
+
+def _widened(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    wide = {np.dtype(np.float32): np.float64, np.dtype(np.int32): np.int64}.get(values.dtype)
+    return values if wide is None else values.astype(wide)
+
+
+class _Index:
+    """In which row a person is: 16 bytes a person and its id, found by hash and then compared with the id itself.
+
+    No two of these persons share a hash: that would have been refused as a repeated person.
+    """
+
+    def __init__(self, ids: list[pa.Array]) -> None:
+        self._ids = pa.chunked_array(ids, pa.string()).combine_chunks() if ids else pa.array([], pa.string())
+        hashes = _hashes(self._ids)
+        self._order = np.argsort(hashes).astype(np.int32 if len(hashes) < 2**31 else np.int64)
+        self._hashes = hashes[self._order]
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def rows(self, local_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Return each person's row, -1 where there is none."""
+        asked = pa.array(local_ids, pa.string())
+        if not len(self._ids) or not len(asked):
+            return np.full(len(asked), -1, np.int64)
+        wanted = _hashes(asked)
+        near = np.minimum(np.searchsorted(self._hashes, wanted), len(self._hashes) - 1)
+        rows = self._order[near].astype(np.int64)
+        same = pc.equal(self._ids.take(pa.array(rows)), asked)
+        return np.where(same.to_numpy(zero_copy_only=False), rows, -1)
+
+
+def _own(ids: pa.Array) -> pa.Array:
+    """Return a copy: a column as the source gives it keeps every column of its batch in memory."""
+    return ids.take(pa.array(np.arange(len(ids))))
+
+
+def _hashes(ids: pa.Array) -> npt.NDArray[np.uint64]:
+    return np.asarray(pl.Series(pl.from_arrow(ids)).hash().to_numpy())
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +320,7 @@ class _Chosen:
 
     def rows(self, ids: pa.Array) -> pa.Array:
         """Return the places in a batch, in order."""
-        hashes = pl.Series(pl.from_arrow(ids)).hash().to_numpy()
+        hashes = _hashes(ids)
         near = np.searchsorted(self._hashes, hashes)
         near[near == self._hashes.size] = 0
         likely = np.flatnonzero(self._hashes[near] == hashes) if self._hashes.size else np.empty(0, np.int64)
@@ -254,7 +345,7 @@ class _People:
         """Count the ids of a batch."""
         filled = ids.drop_null()
         self._without += len(ids) - len(filled)
-        self._hashes.append(pl.Series(pl.from_arrow(filled)).hash().to_numpy())
+        self._hashes.append(_hashes(filled))
 
     def faults(self) -> list[Fault]:
         """Return what is wrong with them."""
@@ -292,7 +383,9 @@ def _values(column: Column, cells: pa.Array) -> npt.NDArray[Any]:
     if column.kind == "text":
         if pa.types.is_dictionary(cells.type):
             cells = cells.dictionary_decode()
-        return np.asarray(cells.cast(pa.string()).to_numpy(zero_copy_only=False))
+        coded = cells.cast(pa.string()).dictionary_encode()
+        levels = np.array([*coded.dictionary.to_pylist(), None], dtype=object)  # one text for all of its rows
+        return np.asarray(levels[coded.indices.fill_null(len(levels) - 1).to_numpy(zero_copy_only=False)])
     values = np.asarray(cells.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
     if column.kind in ("integer", "claims") and np.isfinite(values).all():
         return values.astype(np.int64)

@@ -37,6 +37,8 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "memory_limit": "1GB",
     "preserve_insertion_order": "false",
 }
+_SCAN: dict[str, str | bool | int | float | list[str]] = {**_CONFIG, "threads": "1", "memory_limit": "256MB"}
+"""For rows as they are: nothing is grouped or joined, and what DuckDB does not hold is left for ten million persons."""
 
 
 class FileSource:
@@ -60,7 +62,7 @@ class FileSource:
 
     def stream(self, columns: Sequence[str], batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """Yield these columns as Arrow batches."""
-        with _opened(self._path, self._party) as rows:
+        with _opened(self._path, self._party, is_plain=self._mapping is None) as rows:
             if self._mapping is None:
                 relation = rows.select(*map(duckdb.ColumnExpression, columns))
             else:
@@ -99,14 +101,16 @@ def read_text(source: Path, *, party: str = "") -> pa.Table:
 
 
 @contextmanager
-def _opened(source: Path, party: str, *, is_text: bool = False) -> Iterator[duckdb.DuckDBPyRelation]:
+def _opened(
+    source: Path, party: str, *, is_text: bool = False, is_plain: bool = False
+) -> Iterator[duckdb.DuckDBPyRelation]:
     if source.suffix not in PARQUET + CSV + EXCEL:
         raise refused(
             f"{source.name} is none of Parquet, CSV and Excel.", "Name a .parquet, .csv or .xlsx file.", party
         )
     if not source.is_file():
         raise refused(f"{source.name} is not there.", "Name a file that this node can read.", party)
-    db = duckdb.connect(":memory:", config=_CONFIG)
+    db = duckdb.connect(":memory:", config=_SCAN if is_plain else _CONFIG)
     try:
         if source.suffix in PARQUET:
             yield db.read_parquet(str(source))

@@ -14,6 +14,7 @@ import pytest
 from convoy_demo.party_data import ConsentTerms, write_party_data
 from convoy_demo.population import generate, histories
 from convoy_demo.specifications import recommend_specification, risk_specification
+from convoy_node import dataset
 from convoy_node.dataset import HISTORY, Column, PersonTable, expected_columns
 from convoy_node.errors import DatasetRefused
 
@@ -170,3 +171,34 @@ def test_the_demo_files_are_what_the_demo_contracts_expect(tmp_path: Path) -> No
         assert len(table) == pq.read_metadata(files[short].data).num_rows
     assert expected_columns(risk_specification(), "trustee") == ()
     assert expected_columns(recommend_specification(), "charging")[0].name == HISTORY
+
+
+def test_a_large_book_is_kept_in_half_the_space_and_given_out_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a number of persons on: seven digits, the same types; the persons are found, and nobody else."""
+    size = 200_000
+    numbers = np.random.default_rng(4).random(size)
+    book = pa.table(
+        {
+            "person_id": [f"P{i}" for i in range(size)],
+            "x": numbers,
+            "claim_count": np.arange(size) % 3,
+            "garage": ["yes", "no"] * (size // 2),
+        }
+    )
+    pq.write_table(book, tmp_path / "d.parquet")
+    columns = {"x": "numeric", "claim_count": "claims", "garage": "text"}
+    exact = PersonTable.load(tmp_path / "d.parquet", columns).columns(["P199999", "P0", "P70001"])
+    monkeypatch.setattr(dataset, "NARROW_FROM", 100_000)
+    table = PersonTable.load(tmp_path / "d.parquet", columns)
+    narrow = table.columns(["P199999", "P0", "P70001"])
+    assert {name: values.dtype for name, values in narrow.items()} == {n: v.dtype for n, v in exact.items()}
+    assert narrow["x"] == pytest.approx(exact["x"], rel=1e-7)
+    assert narrow["x"].tolist() == numbers[[199_999, 0, 70_001]].astype(np.float32).tolist()
+    assert narrow["claim_count"].tolist() == exact["claim_count"].tolist() == [199_999 % 3, 0, 70_001 % 3]
+    assert narrow["garage"].tolist() == exact["garage"].tolist() == ["no", "yes", "no"]
+    assert table.present({"P5", "P200000", "", "p5"}) == {"P5"}
+    assert len(table) == size
+    kept = sum(values.itemsize for values in table._data.values())
+    assert kept == 4 + 4 + 8, "two numbers of four bytes and a reference to one of two texts"
