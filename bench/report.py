@@ -174,10 +174,11 @@ def _world(d: Figures) -> str:
 
 
 def _connectors(d: Figures) -> str:
-    survey, load, whole = d["survey"], d["load"], d["whole table"]
+    survey, load, everybody, whole = d["survey"], d["load"], d["load all"], d["whole table"]
     return (
         f"{d['persons']:,} persons x {d['columns']} columns: survey {survey['seconds']:.0f} s in {survey['peakMiB']} MiB, load of "
-        f"{load['rows']:,} persons {load['seconds']:.0f} s in {load['peakMiB']} MiB; the whole table at once takes {whole['peakMiB']} MiB"
+        f"{load['rows']:,} persons {load['seconds']:.0f} s in {load['peakMiB']} MiB, "
+        f"of all {everybody['seconds']:.0f} s in {everybody['peakMiB']} MiB; the whole table at once takes {whole['peakMiB']} MiB"
     )
 
 

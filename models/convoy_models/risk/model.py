@@ -168,7 +168,7 @@ def local_level(claims: Floats, expected: Floats, credibility_claims: float = 10
     return float((claims.sum() + credibility_claims) / (expected.sum() + credibility_claims))
 
 
-GROUP_CREDIBILITY_CLAIMS = 20.0
+GROUP_CREDIBILITY_CLAIMS = 10.0
 """Claims at which a group's own experience and the insurer's level weigh the same (chosen on generated populations, ``LOG.md``)."""
 
 
