@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -84,20 +86,48 @@ def small_federation(folder: Path, scenario: Scenario = SMALL) -> Iterator[Small
     """Found a federation in a folder and serve its coordinator."""
     places = Places(folder, "test")
     founding.found_coordinator(places, runtimes.free_port())
-    with runtimes.coordinator_thread(places.coordinator) as url:
-        api = Api(url, places.coordinator / "keys")
-        api.wait_ready(30)
+    with served(places) as api:
         founding.found(places, scenario, api, lambda _: None)
-        contracts = {row["uid"]: row["digest"] for row in api.get("/v1/contracts")["contracts"]}
-        yield Small(places, scenario, api, {name: contracts[uid] for name, uid in agreements.UIDS.items()})
-        api.close()
+        yield small_of(places, scenario, api)
+
+
+@contextlib.contextmanager
+def served(places: Places) -> Iterator[Api]:
+    """Serve a coordinator from a thread."""
+    with (
+        runtimes.coordinator_thread(places.coordinator) as url,
+        contextlib.closing(Api(url, places.coordinator / "keys")) as api,
+    ):
+        api.wait_ready(30)
+        yield api
+
+
+def small_of(places: Places, scenario: Scenario, api: Api) -> Small:
+    """Return the federation that was founded there."""
+    contracts = {row["uid"]: row["digest"] for row in api.get("/v1/contracts")["contracts"]}
+    return Small(places, scenario, api, {name: contracts[uid] for name, uid in agreements.UIDS.items()})
+
+
+@pytest.fixture(scope="session")
+def founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small federation that was founded once and never ran; tests copy it."""
+    folder = tmp_path_factory.mktemp("founded")
+    with small_federation(folder):
+        return folder
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Iterator[Small]:
-    """A fresh small federation."""
-    with small_federation(tmp_path) as federation:
-        yield federation
+def small(tmp_path: Path, founded: Path) -> Iterator[Small]:
+    """A fresh small federation: a copy of the founded one, on a port of its own."""
+    shutil.copytree(founded, tmp_path, dirs_exist_ok=True)
+    places = Places(tmp_path, "test")
+    settings = places.coordinator / "coordinator.toml"
+    settings.write_text(
+        re.sub(r"(?m)^port = \d+$", f"port = {runtimes.free_port()}", settings.read_text(encoding="utf-8")),
+        encoding="utf-8",
+    )
+    with served(places) as api:
+        yield small_of(places, SMALL, api)
 
 
 @pytest.fixture(scope="session")

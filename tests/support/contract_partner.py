@@ -8,9 +8,9 @@ line from standard input and answers with one JSON line. It reads no file outsid
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -23,9 +23,11 @@ from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from typed import typed
 
 from convoy_audit.keys import SignatureType
 from convoy_audit.note import Signer
+from convoy_contracts.cli import main as convoy_contracts
 
 Json = dict[str, Any]
 
@@ -64,11 +66,9 @@ class Partner:
         return ["--party", party, "--kid", f"{party}#1", "--key", str(self.key_file(party))]
 
     def cli(self, *arguments: str) -> Json:
-        """Run ``convoy-contracts``."""
-        done = subprocess.run(
-            [str(Path(sys.executable).with_name("convoy-contracts")), *arguments],
-            capture_output=True, text=True, cwd=self.folder, check=False,
-        )  # fmt: skip
+        """Type ``convoy-contracts`` in the partner's folder."""
+        with contextlib.chdir(self.folder):
+            done = typed(convoy_contracts, *arguments)
         return {"rc": done.returncode, "out": done.stdout, "err": done.stderr}
 
     def http(self, method: str, path: str, body: Any = None, headers: Json | None = None) -> Json:

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from unittest.mock import patch
 
 
-def typed(main: Callable[[], None], *words: object) -> subprocess.CompletedProcess[str]:
+def typed(main: Callable[[], int | None], *words: object) -> subprocess.CompletedProcess[str]:
     """Run ``main`` as ``words`` on a line would; return exit code, standard output and standard error."""
     line = [main.__module__, *map(str, words)]
     out, err, code = io.StringIO(), io.StringIO(), 0
     with patch.object(sys, "argv", line), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            main()
+            code = main() or 0
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return subprocess.CompletedProcess(line, code, out.getvalue(), err.getvalue())
