@@ -37,7 +37,7 @@ from convoy_demo.worth import Worth, alone_worth, columns_of, joint_worth, price
 from convoy_models.evaluation import d2, gini, top_decile_auc
 from convoy_models.noise import DiscreteGaussian, share_scale
 from convoy_models.plan import Plan, PlannedQuery, plan
-from convoy_models.risk.fit import RiskFit
+from convoy_models.risk.fit import Ask, RiskFit, drive
 from convoy_models.risk.model import RiskModel, local_level
 from convoy_models.simulate import PlainCohort, plain_sums
 from convoy_models.sums import fraction_bits
@@ -72,17 +72,12 @@ def exact_noise(query: PlannedQuery, source: DiscreteGaussian) -> npt.NDArray[np
 def fit(spec: RiskSpecification, made: Plan, cohorts: dict[str, PlainCohort], is_private: bool) -> RiskModel:
     """Train on sums with the exact noise of every party, or on exact sums."""
     source = DiscreteGaussian()
-    steps = RiskFit(spec, made, "planned" if is_private else "none").steps()
-    asks = next(steps)
-    while True:
+
+    def opened(asks: list[Ask]) -> dict[str, Floats]:
         sums = plain_sums(spec, made, cohorts, asks)
-        if is_private:
-            sums = {name: value + exact_noise(made[name], source) for name, value in sums.items()}
-        try:
-            asks = steps.send(sums)
-        except StopIteration as done:
-            model: RiskModel = done.value
-            return model
+        return {name: value + exact_noise(made[name], source) for name, value in sums.items()} if is_private else sums
+
+    return drive(RiskFit(spec, made, "planned" if is_private else "none").steps(), opened)
 
 
 def unbound(spec: RiskSpecification) -> RiskSpecification:

@@ -35,7 +35,8 @@ from convoy_models.plan import Plan, plan
 from convoy_models.recommend import judged
 from convoy_models.recommend.items import bounded, profile_rows
 from convoy_models.recommend.towers import TowersFit, TowersModel, asked_of, bounded_history
-from convoy_models.simulate import recommend_plain
+from convoy_models.risk.fit import Ask, drive
+from convoy_models.simulate import noisy, recommend_plain
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -81,19 +82,12 @@ def fit_towers(
     spec: TowersSpecification, made: Plan, nodes: Sequence[Towers], noise: np.random.Generator | None
 ) -> TowersModel:
     """Run the optimiser over several nodes' plaintext sums."""
-    steps = TowersFit(spec, made).steps()
-    asks = next(steps)
-    while True:
-        opened = {}
-        for ask in asks:
-            query = made[ask.query]
-            total = sum((node.local_sum(query, ask.weights) for node in nodes), np.zeros(query.size))
-            opened[query.id] = total if noise is None else total + query.noise_sd * noise.normal(size=query.size)
-        try:
-            asks = steps.send(opened)
-        except StopIteration as done:
-            model: TowersModel = done.value
-            return model
+
+    def total(ask: Ask) -> Floats:
+        query = made[ask.query]
+        return noisy(query, sum((node.local_sum(query, ask.weights) for node in nodes), np.zeros(query.size)), noise)
+
+    return drive(TowersFit(spec, made).steps(), lambda asks: {ask.query: total(ask) for ask in asks})
 
 
 def once(

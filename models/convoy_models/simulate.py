@@ -18,11 +18,11 @@ import numpy as np
 
 from convoy_contracts.specification import PairsSpecification, RecommendSpecification, RiskSpecification
 from convoy_models.fixedpoint import Floats
-from convoy_models.plan import Plan, plan
+from convoy_models.plan import Plan, PlannedQuery, plan
 from convoy_models.recommend.items import second_moments
 from convoy_models.recommend.model import RecommendFit, RecommendModel
 from convoy_models.risk.boosting import PairsFit
-from convoy_models.risk.fit import Ask, FitRefused, Noise, RiskFit
+from convoy_models.risk.fit import Ask, FitRefused, Noise, RiskFit, drive
 from convoy_models.risk.model import RiskModel
 from convoy_models.risk.pairs_model import PairsModel
 from convoy_models.risk.tables import TableRows
@@ -102,13 +102,7 @@ def fit_plain(
     """
     belief: Noise = believed if believed is not None else ("none" if noise is None else "planned")
     steps = RiskFit(specification, made, belief).steps()
-    asks = next(steps)
-    while True:
-        try:
-            asks = steps.send(plain_sums(specification, made, cohorts, asks, noise))
-        except StopIteration as done:
-            model: RiskModel = done.value
-            return model
+    return drive(steps, lambda asks: plain_sums(specification, made, cohorts, asks, noise))
 
 
 def fit_pairs_plain(
@@ -133,21 +127,19 @@ def fit_pairs_plain(
     if specification.residual is not None:
         raise FitRefused("a specification with a residual is trained by neural.cann.fit_cann_plain")
     belief: Noise = believed if believed is not None else ("none" if noise is None else "planned")
-    steps = PairsFit(specification, made, belief).steps()
-    asks = next(steps)
-    while True:
-        opened = {}
-        for ask in asks:
-            query = made[ask.query]
-            total = rows.local_sum(query, ask.weights.get("insurer"))
-            if noise is not None:
-                total = total + query.noise_sd * noise.normal(size=total.size)
-            opened[query.id] = total
-        try:
-            asks = steps.send(opened)
-        except StopIteration as done:
-            model: PairsModel = done.value
-            return model
+
+    def opened(asks: list[Ask]) -> dict[str, Floats]:
+        return {
+            ask.query: noisy(made[ask.query], rows.local_sum(made[ask.query], ask.weights.get("insurer")), noise)
+            for ask in asks
+        }
+
+    return drive(PairsFit(specification, made, belief).steps(), opened)
+
+
+def noisy(query: PlannedQuery, total: Floats, noise: np.random.Generator | None) -> Floats:
+    """Return a plaintext sum with the noise that the deployed one carries, or as it is."""
+    return total if noise is None else total + query.noise_sd * noise.normal(size=total.size)
 
 
 def alone(specification: RiskSpecification, columns: Mapping[str, Any], sweeps: int = 8) -> RiskModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from convoy_demo.runtimes import Runtime
 from convoy_demo.scenario import Scenario
 from convoy_demo.specifications import recommend_specification, risk_specification
 from convoy_models.noise import NoiseSource
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 SMALL = Scenario(
     drivers=6_000,

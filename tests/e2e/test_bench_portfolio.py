@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from bench_module import bench_module
 
 from convoy_models.plan import plan
 from convoy_models.simulate import PlainCohort, fit_plain
 from convoy_models.testing import NoNoise
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
 DESCRIPTION = """
 name: three small insurers
 path: rows.parquet
@@ -31,17 +28,6 @@ settings:
   {claimCap: 1, priorRate: "0.1", priorScale: "0.2", smoothness: "0.8", sweeps: 3, labelShareMilli: 600, deltaNano: 1000,
    cohortFloor: 1000}
 """
-
-
-def _bench(name: str) -> ModuleType:
-    sys.path.insert(0, str(BENCH))
-    spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def _rows(path: Path, size: int = 6_000) -> None:
@@ -65,9 +51,9 @@ def test_without_noise_the_federated_benchmark_is_the_plaintext_computation(tmp_
     """Coordinator, log, contract, five nodes and masks change nothing: coefficients within 1e-3 relative."""
     _rows(tmp_path / "rows.parquet")
     (tmp_path / "it.yaml").write_text(DESCRIPTION, encoding="utf-8")
-    portfolio = _bench("portfolio").read_portfolio(tmp_path / "it.yaml", tmp_path, 4.0)
+    portfolio = bench_module("portfolio").read_portfolio(tmp_path / "it.yaml", tmp_path, 4.0)
     spec = portfolio.specification
-    with _bench("federated").federation(portfolio, spec, tmp_path) as federation:
+    with bench_module("federated").federation(portfolio, spec, tmp_path) as federation:
         joint = federation.train(lambda _: NoNoise()).to_arrays()
     roles = {"insurer": list(portfolio.insurers), "oem": ["oem"]}
     cohort = PlainCohort.build(spec, portfolio.rows(portfolio.learn))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from bench_module import bench_module
 from safetensors.numpy import load_file
 
 from convoy_contracts.specification import PairsSpecification, Residual
@@ -19,11 +17,11 @@ from convoy_models.mechanisms import left_of
 from convoy_models.neural.cann import Residuals
 from convoy_models.plan import plan
 from convoy_models.risk.cann import NETWORK, CannFit, CannModel
+from convoy_models.risk.fit import Ask, drive
 from convoy_models.risk.tables import TableRows
 from convoy_models.testing import NoNoise
 from convoy_node.ledger_view import LedgerView
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
 DESCRIPTION = """
 name: three insurers without a carmaker, and a network
 path: rows.parquet
@@ -41,17 +39,6 @@ STEPS = 5
 # noiseMilli and costMicro of the sampled run: ``priced`` at a quarter of epsilon 4
 EVERYBODY = Residual(hidden=4, steps=STEPS, rateMicro=1_000_000, batch=3_000, noiseMilli=9_000, costMicro=62_000)
 SAMPLED = Residual(hidden=4, steps=STEPS, rateMicro=200_000, batch=600, noiseMilli=2_000, costMicro=120_000)
-
-
-def _bench(name: str) -> ModuleType:
-    sys.path.insert(0, str(BENCH))
-    spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -76,28 +63,21 @@ def _pooled(spec: PairsSpecification, insurers: list[str], columns: dict[str, np
     made = plan(spec, {"insurer": insurers})
     rows = TableRows.build(spec, columns)
     own = Residuals.build(spec, columns, rows)
-    steps = CannFit(spec, made).steps()
-    asks = next(steps)
-    while True:
-        opened = {}
-        for ask in asks:
-            query, tables = made[ask.query], ask.weights.get("insurer")
-            if query.purpose == "residual":
-                opened[query.id] = own.local_sum(query, tables, ask.weights[NETWORK]["weights"])
-            else:
-                opened[query.id] = rows.local_sum(query, tables)
-        try:
-            asks = steps.send(opened)
-        except StopIteration as done:
-            model: CannModel = done.value
-            return model
+
+    def total(ask: Ask) -> np.ndarray:
+        query, tables = made[ask.query], ask.weights.get("insurer")
+        if query.purpose == "residual":
+            return own.local_sum(query, tables, ask.weights[NETWORK]["weights"])
+        return rows.local_sum(query, tables)
+
+    return drive(CannFit(spec, made).steps(), lambda asks: {ask.query: total(ask) for ask in asks})
 
 
 def test_the_federated_network_is_the_pooled_one_and_costs_what_the_contract_says(place: Path) -> None:
     """Without noise and sampling: pooled plaintext SGD. With both: released, within epsilon, tail and steps in the ledger."""
-    portfolio = _bench("portfolio").read_portfolio(place / "it.yaml", place, 4.0)
+    portfolio = bench_module("portfolio").read_portfolio(place / "it.yaml", place, 4.0)
     exactly = portfolio.pairs.model_copy(update={"residual": EVERYBODY})
-    federation = _bench("federated").federation
+    federation = bench_module("federated").federation
     with federation(portfolio, exactly, place / "exact") as four:
         exact = four.train(lambda _: NoNoise())
     assert isinstance(exact, CannModel)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+from bench_module import bench_module
 from typer.testing import CliRunner
 
 from convoy_coordinator.keys import read_keys
@@ -20,26 +18,13 @@ from convoy_models.testing import NoNoise
 from convoy_node.cli import app
 from convoy_node.ledger_view import LedgerView
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
-
-
-def _bench(name: str) -> ModuleType:
-    sys.path.insert(0, str(BENCH))
-    spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
 
 def test_the_federated_severity_is_the_pooled_one_and_costs_what_the_contract_says(tmp_path: Path) -> None:
     """Without noise: the pooled fit to one part in a thousand. With noise: a bundle with golden amounts, epsilon 4 spent."""
-    bench = _bench("severity")
+    bench = bench_module("severity")
     book = bench.generated_book(4_000, 11)
     spec = book.specification.model_copy(update={"cohortFloor": 500, "sweeps": 3, "soloSweeps": 3})
-    with _bench("federated").federation(book, spec, tmp_path) as federation:
+    with bench_module("federated").federation(book, spec, tmp_path) as federation:
         exact = federation.train(lambda _: NoNoise())
         noisy = federation.train()
     assert isinstance(exact, SeverityModel)
@@ -70,12 +55,12 @@ def test_the_federated_severity_is_the_pooled_one_and_costs_what_the_contract_sa
 @pytest.mark.parametrize("column", ["claim_amount"])
 def test_an_insurer_with_a_bad_amount_refuses_before_anything_is_spent(tmp_path: Path, column: str) -> None:
     """A negative amount in one book: the run is refused with the column's name, and no ledger holds a charge."""
-    book = _bench("severity").generated_book(1_500, 12)
+    book = bench_module("severity").generated_book(1_500, 12)
     values = np.array(book.columns[column])
     values[np.flatnonzero(book.learn)[:3]] = -5.0
     book.columns[column] = values
     spec = book.specification.model_copy(update={"cohortFloor": 100, "sweeps": 1, "soloSweeps": 1})
-    federated = _bench("federated")
+    federated = bench_module("federated")
     with federated.federation(book, spec, tmp_path) as federation, pytest.raises(federated.RunEnded, match=column):
         federation.train()
     for short in ("insurer-1", "insurer-2", "insurer-3", "oem"):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from bench_module import bench_module
 
 from convoy_models.evaluation import poisson_deviance
 from convoy_models.home_attack import HELD_BACK_MILLI
@@ -29,7 +27,6 @@ from convoy_node.settings import Settings
 from convoy_node.worth import kept
 
 UID = "urn:convoy:contract:bench-risk"
-BENCH = Path(__file__).resolve().parents[2] / "bench"
 DESCRIPTION = """
 name: four insurers without a carmaker
 path: rows.parquet
@@ -43,17 +40,6 @@ features:
   - {name: fuel, levels: [petrol, electric, other], other: other}
 boosting: {pairs: [[age, fuel], [km, fuel]], priorRate: "0.1", cohortFloor: 10000, passes: 2}
 """
-
-
-def _bench(name: str) -> ModuleType:
-    sys.path.insert(0, str(BENCH))
-    spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def _held_back(home: Path) -> set[int]:
@@ -85,8 +71,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(place: Path) -> Iterator[tuple[Any, Any, PairsModel, PairsModel]]:
     """Yield portfolio, federation, the model without noise and the model with the contract's noise."""
-    portfolio = _bench("portfolio").read_portfolio(place / "it.yaml", place, 4.0)
-    with _bench("federated").federation(portfolio, portfolio.pairs, place) as federation:
+    portfolio = bench_module("portfolio").read_portfolio(place / "it.yaml", place, 4.0)
+    with bench_module("federated").federation(portfolio, portfolio.pairs, place) as federation:
         exact = federation.train(lambda _: NoNoise())
         noisy = federation.train()
         yield portfolio, federation, exact, noisy
@@ -169,7 +155,7 @@ def test_the_benchmark_trains_through_the_real_apps_when_asked(place: Path, tmp_
         "--json",
         str(out),
     ]
-    assert _bench("risk").main(arguments) == 0
+    assert bench_module("risk").main(arguments) == 0
     document = json.loads(out.read_text(encoding="utf-8"))
     rows = {row["model"]: row for row in document["rows"]}
     real, simulated = rows["tables at epsilon 4, through the real apps"], rows["tables at epsilon 4"]

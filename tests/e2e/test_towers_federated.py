@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from bench_module import bench_module
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from typer.testing import CliRunner
 
@@ -30,7 +28,6 @@ from convoy_node.errors import NodeError
 from convoy_node.ledger_view import LedgerView
 from convoy_node.offers import Asked, list_for, set_opt_out
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
 ITEMS = tuple(f"site-{n:02d}" for n in range(12))
 # noiseMilli and costMicro: what the accountant says of eight sampled steps (``planned.cost_micro``: 164,510)
 SAMPLED = Network(
@@ -41,17 +38,6 @@ SPEC = TowersSpecification(
     kind="recommend-towers/1", items=ITEMS, profile=(Levels(kind="levels", name="plan", levels=("home", "road")),),
     network=SAMPLED, test=ListTest(length=3), epsilonMicro=4_000_000, deltaNano=1_000, cohortFloor=1_000,
 )  # fmt: skip
-
-
-def _bench(name: str) -> ModuleType:
-    sys.path.insert(0, str(BENCH))
-    spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def _world(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +86,7 @@ class Operators:
 
 def test_towers_are_trained_judged_released_and_listed(tmp_path: Path) -> None:
     """Far above popularity on fresh customers, within epsilon, with tail and steps in the ledger; a node lists the release."""
-    with _bench("federated").federation(Operators(), SPEC, tmp_path) as founded:
+    with bench_module("federated").federation(Operators(), SPEC, tmp_path) as founded:
         model = founded.train()
         assert isinstance(model, TowersModel)
         plans, order = _world(1_000, 9)
@@ -162,7 +148,7 @@ def _lists(founded: Any, release: Path) -> None:
 
 def test_towers_that_learn_nothing_are_not_released(tmp_path: Path) -> None:
     """Everybody uses the same four items: no list can beat the general one, the gate says so, nothing is out."""
-    federated = _bench("federated")
+    federated = bench_module("federated")
     spec = SPEC.model_copy(update={"network": EVERYBODY, "cohortFloor": 300})
     with (
         federated.federation(Operators(600, taste=False), spec, tmp_path) as founded,

@@ -33,9 +33,10 @@ from convoy_models.neural.cann import fit_cann_plain
 from convoy_models.plan import plan
 from convoy_models.recommend.items import history_rows, profile_rows
 from convoy_models.recommend.towers import TowersFit
+from convoy_models.risk.fit import Ask, drive
 from convoy_models.risk.severity import fit_severity_plain
 from convoy_models.risk.tables import TableRows
-from convoy_models.simulate import PlainCohort, fit_pairs_plain, fit_plain, recommend_plain
+from convoy_models.simulate import PlainCohort, fit_pairs_plain, fit_plain, noisy, recommend_plain
 from convoy_node.errors import ActionRefused
 from convoy_node.rounds import Part, make_part
 from convoy_node.worth import attacks_of, verdict
@@ -158,18 +159,11 @@ def fitted(spec: Specification, part: Part, noise: np.random.Generator | None) -
 def descended(spec: TowersSpecification, part: Part, noise: np.random.Generator | None) -> dict[str, Any]:
     """Run the optimiser of two towers on this part's own sums."""
     made = plan(spec, ROLES)
-    steps = TowersFit(spec, made).steps()
-    asks = next(steps)
-    while True:
-        opened = {ask.query: part.local(made[ask.query], ask.weights) for ask in asks}
-        if noise is not None:
-            opened = {
-                name: total + made[name].noise_sd * noise.normal(size=total.size) for name, total in opened.items()
-            }
-        try:
-            asks = steps.send(opened)
-        except StopIteration as done:
-            return dict(done.value.to_arrays())
+
+    def total(ask: Ask) -> Any:
+        return noisy(made[ask.query], part.local(made[ask.query], ask.weights), noise)
+
+    return dict(drive(TowersFit(spec, made).steps(), lambda asks: {ask.query: total(ask) for ask in asks}).to_arrays())
 
 
 KINDS: dict[str, Specification] = {

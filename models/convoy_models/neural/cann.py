@@ -26,9 +26,10 @@ from convoy_models.neural.clipped import ClippedSums, Rows
 from convoy_models.neural.sampling import Coins, SecretCoins
 from convoy_models.plan import Plan, PlannedQuery
 from convoy_models.risk.cann import NETWORK, CannFit, CannModel
-from convoy_models.risk.fit import Noise
+from convoy_models.risk.fit import Ask, Noise, drive
 from convoy_models.risk.tables import TableRows, check_table_weights
 from convoy_models.risk.towers import WeightsRefused
+from convoy_models.simulate import noisy
 
 SMALLEST_LOG, LARGEST_LOG = -20.0, 5.0
 
@@ -146,21 +147,12 @@ def fit_cann_plain(
     belief: Noise = believed if believed is not None else ("none" if noise is None else "planned")
     rows = TableRows.build(spec, columns)
     own = Residuals.build(spec, columns, rows, coins)
+
+    def total(ask: Ask) -> Floats:
+        query, tables = made[ask.query], ask.weights.get("insurer")
+        if query.purpose == "residual":
+            return own.local_sum(query, tables, ask.weights[NETWORK]["weights"])
+        return rows.local_sum(query, tables)
+
     steps = CannFit(spec, made, belief).steps()
-    asks = next(steps)
-    while True:
-        opened = {}
-        for ask in asks:
-            query, tables = made[ask.query], ask.weights.get("insurer")
-            if query.purpose == "residual":
-                total = own.local_sum(query, tables, ask.weights[NETWORK]["weights"])
-            else:
-                total = rows.local_sum(query, tables)
-            if noise is not None:
-                total = total + query.noise_sd * noise.normal(size=total.size)
-            opened[query.id] = total
-        try:
-            asks = steps.send(opened)
-        except StopIteration as done:
-            model: CannModel = done.value
-            return model
+    return drive(steps, lambda asks: {ask.query: noisy(made[ask.query], total(ask), noise) for ask in asks})

@@ -6,18 +6,14 @@ The same generator is driven by the federated round loop and by ``simulate``. On
 through the protocol as one batch. Batches follow the order of the plan and every planned query is
 asked exactly once. Weights in an ask are public: they derive from sums that were released before.
 
-    steps = RiskFit(specification, plan).steps()
-    asks = next(steps)
-    while True:
-        try: asks = steps.send(opened(asks))         # {query id: float64 vector}
-        except StopIteration as done: model = done.value
+    model = drive(RiskFit(specification, plan).steps(), opened)      # opened(asks) -> {query id: float64 vector}
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -39,6 +35,7 @@ Noise = Literal["planned", "none"]
 Sums = Mapping[str, Floats]
 """Opened sums by query id, float64 of the planned size (rows first)."""
 Steps = Generator[list["Ask"], Sums, RiskModel]
+Fitted = TypeVar("Fitted")
 
 
 class FitRefused(ModelsError):
@@ -56,6 +53,25 @@ class Ask:
 
     query: str
     weights: dict[str, dict[str, list[float]]]
+
+
+def drive(steps: Generator[list[Ask], Sums, Fitted], opened: Callable[[list[Ask]], Sums]) -> Fitted:
+    """Answer everything that a fit asks and return its model.
+
+    Args:
+        steps: of any fit; each item is one exchange.
+        opened: returns the opened sums of a batch by query id, float64 of the planned size.
+
+    Raises:
+        FitRefused: sums that do not answer what was asked.
+    """
+    try:
+        asks = next(steps)
+        while True:
+            asks = steps.send(opened(asks))
+    except StopIteration as done:
+        model: Fitted = done.value
+        return model
 
 
 class RiskFit:

@@ -38,7 +38,7 @@ from convoy_models.noise import NoiseSource
 from convoy_models.plan import Plan, plan
 from convoy_models.plan_digest import plan_digest
 from convoy_models.recommend.model import RecommendFit, RecommendModel
-from convoy_models.risk.fit import Ask, RiskFit
+from convoy_models.risk.fit import Ask, RiskFit, drive
 from convoy_models.risk.model import RiskModel
 from convoy_models.sums import open_sum
 from convoy_models.testing import NoNoise
@@ -340,12 +340,7 @@ class Federation:
             if isinstance(specification, RiskSpecification)
             else RecommendFit(specification, run.plan).steps()
         )
-        asks = next(steps)
-        while True:
-            try:
-                asks = steps.send(self.batch(run, asks))
-            except StopIteration as done:
-                return done.value
+        return drive(steps, lambda asks: self.batch(run, asks))
 
     def first_batch(self, run: Run) -> list[Ask]:
         """Return what the optimiser asks first."""

@@ -18,6 +18,8 @@ from convoy_models.recommend import judged
 from convoy_models.recommend.judged import Lists, lists_gate
 from convoy_models.recommend.model import ItemsMalformed
 from convoy_models.recommend.towers import GENERAL, NETWORK, TowersFit, TowersModel, asked_of, start, weight_count
+from convoy_models.risk.fit import Ask, drive
+from convoy_models.simulate import noisy
 from convoy_models.sums import open_sum
 from convoy_models.testing import MemoryFederation, NoNoise
 from convoy_node.admission import charges
@@ -88,19 +90,11 @@ def _node(spec: TowersSpecification, seed: int, size: int = 400) -> Towers:
 
 
 def _fit(spec: TowersSpecification, made: Plan, nodes: list[Towers], noise: np.random.Generator | None) -> TowersModel:
-    steps = TowersFit(spec, made).steps()
-    asks = next(steps)
-    while True:
-        opened = {}
-        for ask in asks:
-            query = made[ask.query]
-            total = sum((node.local_sum(query, ask.weights) for node in nodes), np.zeros(query.size))
-            opened[query.id] = total if noise is None else total + query.noise_sd * noise.normal(size=query.size)
-        try:
-            asks = steps.send(opened)
-        except StopIteration as done:
-            model: TowersModel = done.value
-            return model
+    def total(ask: Ask) -> np.ndarray:
+        query = made[ask.query]
+        return noisy(query, sum((node.local_sum(query, ask.weights) for node in nodes), np.zeros(query.size)), noise)
+
+    return drive(TowersFit(spec, made).steps(), lambda asks: {ask.query: total(ask) for ask in asks})
 
 
 def test_the_plan_pays_for_popularity_steps_and_hold_out_within_epsilon() -> None:
