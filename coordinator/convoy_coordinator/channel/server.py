@@ -159,8 +159,7 @@ class _Running:
         self._streams.bind(self._loop)
         hosts = list(dict.fromkeys([settings.channel_name, "localhost", "127.0.0.1"]))
         papers = Papers(lambda: self._parts.succession.authorities, hosts)
-        strangers = grpc.dynamic_ssl_server_credentials(papers.now(), papers.now)
-        partners = grpc.dynamic_ssl_server_credentials(papers.now(), papers.now, require_client_authentication=True)
+        strangers, partners = papers.credentials(of_partners=False), papers.credentials(of_partners=True)
         enrolment, channel = self._server(strangers, _STRANGERS, 64), self._server(partners, _PARTNERS, 1000)
         partner_pb2_grpc.add_EnrolmentServicer_to_server(  # type: ignore[no-untyped-call]
             EnrolmentServicer(

@@ -6,6 +6,8 @@ import contextlib
 import logging
 import socket
 import ssl
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -30,6 +32,8 @@ from convoy_coordinator.enrolment.refusals import Refusals
 from convoy_coordinator.observability.metrics import new_registry
 from convoy_node.channel import ChannelUnreachable, CoordinatorUntrusted, Door, Line
 from convoy_node.channel_home import certificate_request, new_tls_key
+
+SUPPORT = Path(__file__).resolve().parents[2] / "support"
 
 HELLO = partner_pb2.HelloRequest(protocols=PROTOCOLS, role="insurer")
 
@@ -164,6 +168,16 @@ def test_handshakes_that_never_end_are_told_and_no_more_than_a_number_at_a_time(
         for connection in slow:
             connection.close()
         assert site.refusals() == [(None, UNFINISHED)]
+
+
+def test_a_storm_of_handshakes_does_not_end_the_process(tmp_path: Path) -> None:
+    """Thousands within seconds, in a process of its own: given a configuration at each of them, grpcio 1.85.1 dies of it."""
+    (tmp_path / "keys").mkdir(mode=0o700)
+    (tmp_path / "tls").mkdir()
+    command = [sys.executable, str(SUPPORT / "handshake_storm.py"), str(tmp_path), "3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) > 500
 
 
 def test_what_the_superlink_turns_away_is_told_by_the_coordinator(site: Site) -> None:
