@@ -57,9 +57,13 @@ class Intake:
         blamed: str | None = None
         with self._journal.order():
             known: list[int | None] = []
+            authorised: list[str] = []
             for position, raw in enumerate(entries):
                 try:
-                    known.append(self._check(raw))
+                    content = parse_entry(raw)
+                    known.append(self._check(content))
+                    if isinstance(content, RunAuthorised):
+                        authorised.append(content.run)
                 except (AuditError, Problem) as error:
                     faults.append(Fault(f"/entries/{position}", error.cause))
                     blamed = error.party or blamed
@@ -70,10 +74,9 @@ class Intake:
                     party=blamed,
                     faults=faults,
                 )
-            for content in map(parse_entry, entries):
-                if isinstance(content, RunAuthorised):
-                    what = f"run {content.run} rests on a contract or key that no quorum has cosigned yet"
-                    self._journal.require(self.ground(content.run), Level.WITNESSED, what)
+            for run in authorised:
+                what = f"run {run} rests on a contract or key that no quorum has cosigned yet"
+                self._journal.require(self.ground(run), Level.WITNESSED, what)
             return self._write(entries, known)
 
     def ground(self, run: str) -> int:
@@ -155,9 +158,8 @@ class Intake:
         indexes = iter(self._journal.append(fresh) if fresh else [])
         return [next(indexes) if index is None else index for index in known]
 
-    def _check(self, raw: bytes) -> int | None:
+    def _check(self, content: Event | Statement) -> int | None:
         """Check an entry of the ServerApp; return its index where it is a statement that is in the log already."""
-        content: Event | Statement = parse_entry(raw)
         if isinstance(content, Statement):
             self._verify(content)
             return self._known(content)

@@ -77,6 +77,15 @@ def decode(words: Words, bits: int) -> Floats:
     return np.ldexp(words.view(np.int64).astype(np.float64), -bits)
 
 
+def local_clip(norm: float, size: int) -> float:
+    """Return the L2 sensitivity of a LOCAL sum whose parts have at most this norm, once they are rounded to the grid.
+
+    Rounding moves each of ``size`` numbers by less than one step; the last factor covers the float64 arithmetic here. Every
+    party must compute the same bits.
+    """
+    return (norm + math.sqrt(size) * 2.0**-LOCAL_BITS) * (1 + 2.0**-40)
+
+
 def check_headroom(rows: int, bound: float, bits: int, noise_scale: float = 0.0) -> None:
     """Refuse a sum that could leave the ring.
 

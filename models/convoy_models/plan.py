@@ -69,7 +69,7 @@ from convoy_contracts.specification import (
 )
 from convoy_models.accounting import mu_of
 from convoy_models.errors import ModelsError
-from convoy_models.fixedpoint import FACTOR_BITS, LOCAL_BITS
+from convoy_models.fixedpoint import FACTOR_BITS, LOCAL_BITS, local_clip
 from convoy_models.mechanisms import left_of
 
 Kind = Literal["LOCAL", "DOT", "WEIGHTED", "TRILINEAR"]
@@ -262,6 +262,41 @@ def noise_of(clip: float, mu2: float) -> tuple[float, float]:
     return sigma, math.ceil((clip / sigma) ** 2 / MU2_STEP) * MU2_STEP
 
 
+def local_query(
+    query: str,
+    side: Side,
+    purpose: Purpose,
+    size: int,
+    *,
+    clip: float,
+    noise: tuple[float, float],
+    sweep: int = 0,
+    group: int = 0,
+    first: int = 0,
+    rate: float = 1.0,
+    lead: str | None = None,
+) -> PlannedQuery:
+    """Return a LOCAL sum of ``size`` numbers over everybody at one side; ``noise`` is (sigma, mu^2), ``first`` where it begins."""
+    return PlannedQuery(
+        id=query,
+        kind="LOCAL",
+        cohort="all",
+        module=side.role,
+        purpose=purpose,
+        sweep=sweep,
+        group=group,
+        columns=(first, first + size),
+        shape=(size, 1),
+        clip=clip,
+        sigma=noise[0],
+        mu2=noise[1],
+        matrix=side,
+        vectors=(),
+        rate=rate,
+        lead=lead,
+    )
+
+
 def _risk(spec: RiskSpecification, sides: Mapping[str, Side], limit: float) -> list[PlannedQuery]:
     towers = {tower.role: tower for tower in spec.towers}
     if "insurer" not in towers or len(towers) != len(spec.towers):
@@ -420,25 +455,10 @@ def _pairs(spec: PairsSpecification, side: Side, limit: float) -> list[PlannedQu
     for name, purpose, sweep, group, tables, factor, mu2 in asked:
         first = start[tables[0]]
         size = sum(table_cells(spec, table) for table in tables)
-        clip = (math.sqrt(len(tables)) * factor + math.sqrt(size) * 2.0**-LOCAL_BITS) * (1 + 2.0**-40)
-        sigma, cost = noise_of(clip, mu2 * sum(weight[len(table)] for table in tables))
+        clip = local_clip(math.sqrt(len(tables)) * factor, size)
+        noise = noise_of(clip, mu2 * sum(weight[len(table)] for table in tables))
         queries.append(
-            PlannedQuery(
-                id=name,
-                kind="LOCAL",
-                cohort="all",
-                module="insurer",
-                purpose=purpose,
-                sweep=sweep,
-                group=group,
-                columns=(first, first + size),
-                shape=(size, 1),
-                clip=clip,
-                sigma=sigma,
-                mu2=cost,
-                matrix=side,
-                vectors=(),
-            )
+            local_query(name, side, purpose, size, clip=clip, noise=noise, sweep=sweep, group=group, first=first)
         )
     return queries + steps
 

@@ -20,7 +20,7 @@ from convoy_node import veto
 from convoy_node.columns import HISTORY
 from convoy_node.errors import ActionRefused
 from convoy_node.held_back import HoldBack, nobody
-from convoy_node.tables_part import Floats, Rows
+from convoy_node.local_part import Floats, Rows
 
 Ids = Sequence[tuple[str, bytes]]
 

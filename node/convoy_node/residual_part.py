@@ -13,9 +13,9 @@ from convoy_contracts.specification import PairsSpecification
 from convoy_models.plan import PlannedQuery
 from convoy_models.risk.cann import NETWORK
 from convoy_node import veto
-from convoy_node.errors import ActionRefused
 from convoy_node.held_back import HoldBack, nobody
-from convoy_node.tables_part import Floats, Rows, TablesPart
+from convoy_node.local_part import Floats, Rows, needing_torch
+from convoy_node.tables_part import TablesPart
 
 if TYPE_CHECKING:
     from convoy_models.neural.cann import Residuals
@@ -37,14 +37,8 @@ class ResidualPart(TablesPart):
 
     def __init__(self, spec: PairsSpecification, ids: Sequence[str], table: Rows, hold_back: HoldBack = nobody) -> None:
         super().__init__(spec, ids, table, hold_back)
-        try:
+        with needing_torch():
             from convoy_models.neural.cann import Residuals
-        except ImportError as error:
-            raise ActionRefused(
-                "this run trains a network and this node has no torch.",
-                code="NEURAL_MISSING",
-                fix="pip install 'convoy-models[neural]', then start the node again.",
-            ) from error
         self._residuals: Residuals = Residuals.build(spec, self._columns, self._rows)
 
     def local(self, query: PlannedQuery, weights: object) -> Floats:

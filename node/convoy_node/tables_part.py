@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from convoy_contracts.specification import PairsSpecification
 from convoy_models.home_attack import Attack, attacked, claim_scores
@@ -21,20 +20,11 @@ from convoy_models.risk.pairs_model import PairsModel
 from convoy_models.risk.tables import TableRows, capped_mean
 from convoy_models.risk.towers import Labels
 from convoy_node import veto
-from convoy_node.errors import ActionRefused
 from convoy_node.held_back import HoldBack, nobody
-
-Floats = npt.NDArray[np.float64]
-
-
-class Rows(Protocol):
-    """The rows of one party by person."""
-
-    def columns(self, local_ids: Sequence[str]) -> Mapping[str, Any]:
-        """Return the columns of these persons, in this order."""
+from convoy_node.local_part import Floats, LocalPart, Rows
 
 
-class TablesPart:
+class TablesPart(LocalPart):
     """An insurer's contribution: LOCAL sums over cells.
 
     Args:
@@ -47,29 +37,14 @@ class TablesPart:
         ModelsError: columns that do not fit; every fault at once.
     """
 
+    KIND = "tables"
+
     def __init__(self, spec: PairsSpecification, ids: Sequence[str], table: Rows, hold_back: HoldBack = nobody) -> None:
         self._spec = spec
         back = hold_back(ids)
         self._columns = table.columns([person for person in ids if person not in back])
         self._others = table.columns([person for person in ids if person in back]) if back else None
         self._rows = TableRows.build(spec, self._columns)
-
-    @property
-    def links(self) -> Mapping[str, list[bytes]]:
-        """Nobody is aligned with anybody."""
-        return {}
-
-    def aligned(self, peer: str, rows: npt.NDArray[np.int64]) -> Floats | None:
-        """Refuse: a run of tables has no common rows."""
-        raise ActionRefused("a run of tables aligns no rows.", code="QUERY_WITHOUT_PART")
-
-    def factors(self, query: PlannedQuery, weights: object) -> tuple[dict[str, Floats], float]:
-        """Refuse: LOCAL sums have no factors."""
-        raise ActionRefused(f"query {query.id} has no factors.", code="QUERY_WITHOUT_PART")
-
-    def vectors(self, query: PlannedQuery) -> tuple[dict[str, Floats], float]:
-        """Refuse: LOCAL sums have no vectors."""
-        raise ActionRefused(f"query {query.id} has no vectors.", code="QUERY_WITHOUT_PART")
 
     def local(self, query: PlannedQuery, weights: object) -> Floats:
         """Return own sum over cells, before noise; what the weights may be is decided by the specification."""

@@ -6,12 +6,9 @@ by coins; the coordinator sends public weights and learns masked, noisy sums, no
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
-
-import numpy as np
-import numpy.typing as npt
 
 from convoy_contracts.specification import TowersSpecification
 from convoy_models.gates import each_confidence
@@ -22,8 +19,7 @@ from convoy_models.recommend import judged
 from convoy_models.recommend.towers import TowersModel
 from convoy_node import veto
 from convoy_node.columns import HISTORY
-from convoy_node.errors import ActionRefused
-from convoy_node.tables_part import Floats, Rows
+from convoy_node.local_part import Floats, LocalPart, Rows, needing_torch
 
 if TYPE_CHECKING:
     from convoy_models.neural.two_tower import Towers
@@ -32,7 +28,7 @@ VETO_CONFIDENCE = 0.95
 """How sure an operator is that its customers are better served by the general list when it vetoes."""
 
 
-class TowersPart:
+class TowersPart(LocalPart):
     """A charging operator's contribution: popularity, steps of DP-SGD, and the hold-out, as LOCAL sums.
 
     Args:
@@ -45,35 +41,14 @@ class TowersPart:
         ActionRefused: this node was installed without torch.
     """
 
+    KIND = "two towers"
+
     def __init__(self, spec: TowersSpecification, ids: Sequence[str], table: Rows) -> None:
-        try:
+        with needing_torch():
             from convoy_models.neural.two_tower import Towers
-        except ImportError as error:
-            raise ActionRefused(
-                "this run trains a network and this node has no torch.",
-                code="NEURAL_MISSING",
-                fix="pip install 'convoy-models[neural]', then start the node again.",
-            ) from error
         columns = table.columns(ids)
         self._spec = spec
         self._towers: Towers = Towers.build(spec, columns, columns[HISTORY])
-
-    @property
-    def links(self) -> Mapping[str, list[bytes]]:
-        """Nobody is aligned with anybody."""
-        return {}
-
-    def aligned(self, peer: str, rows: npt.NDArray[np.int64]) -> Floats | None:
-        """Refuse: a run of two towers has no common rows."""
-        raise ActionRefused("a run of two towers aligns no rows.", code="QUERY_WITHOUT_PART")
-
-    def factors(self, query: PlannedQuery, weights: object) -> tuple[dict[str, Floats], float]:
-        """Refuse: LOCAL sums have no factors."""
-        raise ActionRefused(f"query {query.id} has no factors.", code="QUERY_WITHOUT_PART")
-
-    def vectors(self, query: PlannedQuery) -> tuple[dict[str, Floats], float]:
-        """Refuse: LOCAL sums have no vectors."""
-        raise ActionRefused(f"query {query.id} has no vectors.", code="QUERY_WITHOUT_PART")
 
     def local(self, query: PlannedQuery, weights: object) -> Floats:
         """Return own sum before noise: popularity, clipped gradients of a secret sample, or counts of the hold-out."""

@@ -36,13 +36,11 @@ class _Records:
 
     def __init__(self) -> None:
         self.is_tls = True
-        self.seen = 0
         self._head = b""
         self._left = 0
 
     def take(self, data: bytes) -> list[tuple[int, int]]:
         """Return (type, length) of each record whose header ends in ``data``."""
-        self.seen += len(data)
         found: list[tuple[int, int]] = []
         at = 0
         while self.is_tls and at < len(data):

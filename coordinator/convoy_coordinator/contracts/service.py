@@ -220,10 +220,7 @@ class ContractService:
                     "*" in known.suspended,
                 )
                 signatures = store.signatures_of(session, contract.digest)
-                rests_on = store.last_entry(session, contract)
-                views.append(
-                    ContractView(contract, agreed, signatures, events, stands, rests_on, self._journal.level(rests_on))
-                )
+                views.append(self._standing_so(session, contract, agreed, signatures, events, stands))
         if not views:
             raise Problem("CONTRACT_UNKNOWN", f"no contract {uid[:200]!r}")
         return tuple(views)
@@ -233,6 +230,17 @@ class ContractService:
         signatures, events = store.signatures_of(session, contract.digest), store.events_of(session, contract.uid)
         signers = (entry["party"] for entry in signatures)
         stands = standing(agreed, signers, events, self._clock())
+        return self._standing_so(session, contract, agreed, signatures, events, stands)
+
+    def _standing_so(
+        self,
+        session: Session,
+        contract: StoredContract,
+        agreed: Agreed,
+        signatures: tuple[Mapping[str, Any], ...],
+        events: tuple[Mapping[str, Any], ...],
+        stands: Standing,
+    ) -> ContractView:
         rests_on = store.last_entry(session, contract)
         return ContractView(contract, agreed, signatures, events, stands, rests_on, self._journal.level(rests_on))
 

@@ -20,6 +20,7 @@ from convoy_contracts.specification import (
     RecommendSpecification,
     RiskSpecification,
     SeveritySpecification,
+    TowersSpecification,
 )
 from convoy_coordinator.federation.assignment import Assignment
 from convoy_coordinator.federation.errors import NodeRefused
@@ -133,7 +134,8 @@ def words_of(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, Word]:
 
 def triers(run: Assignment) -> tuple[str, ...]:
     """Return the parties that try a candidate before its release: who holds claims, or histories."""
-    role = "charging" if isinstance(run.specification, RecommendSpecification) else "insurer"
+    is_offers = isinstance(run.specification, RecommendSpecification | TowersSpecification)
+    role = "charging" if is_offers else "insurer"
     return tuple(run.roles[role])
 
 

@@ -30,7 +30,7 @@ from convoy_models.recommend.judged import read_lists
 from convoy_models.recommend.model import RecommendFit, RecommendModel
 from convoy_models.recommend.towers import TowersFit, TowersModel, asked_of
 from convoy_models.risk.cann import tables_fit
-from convoy_models.risk.fit import Ask, RiskFit
+from convoy_models.risk.fit import Ask, RiskFit, Sums, drive
 from convoy_models.risk.model import RiskModel
 from convoy_models.risk.pairs_model import PairsModel
 from convoy_models.risk.severity import SeverityModel, severity_fit
@@ -243,28 +243,28 @@ class RoundLoop:
         """Ask every planned query and return the model."""
         run = self._run
         steps = cast(
-            "Generator[list[Ask], dict[str, Floats], Model]",
+            "Generator[list[Ask], Sums, Model]",
             FITS[run.specification.kind](run.specification, run.plan).steps(),
         )
         done = 0
-        try:
-            asks = next(steps)
-            while True:
-                sums = self._batch(asks)
-                done += len(asks)
-                self._count([run.plan[ask.query] for ask in asks])
-                self._progress(
-                    {
-                        "step": "query",
-                        "done": done,
-                        "total": len(run.plan.queries),
-                        "spentMu2": max(self._spent_mu2.values(), default=0.0),
-                        "limitMu2": run.plan.mu2_limit,
-                    }
-                )
-                asks = steps.send(sums)
-        except StopIteration as stop:
-            return cast("Model", stop.value)
+
+        def opened(asks: list[Ask]) -> dict[str, Floats]:
+            nonlocal done
+            sums = self._batch(asks)
+            done += len(asks)
+            self._count([run.plan[ask.query] for ask in asks])
+            self._progress(
+                {
+                    "step": "query",
+                    "done": done,
+                    "total": len(run.plan.queries),
+                    "spentMu2": max(self._spent_mu2.values(), default=0.0),
+                    "limitMu2": run.plan.mu2_limit,
+                }
+            )
+            return sums
+
+        return drive(steps, opened)
 
     def evaluate(self, model: Model) -> Evaluated | ListsJudged:
         """Ask the planned sums about the hold-out, have every holder of claims or histories try the candidate, open the gates.
@@ -291,11 +291,7 @@ class RoundLoop:
             self._count(self._run.plan.evaluation.queries)
             self._progress({"step": "evaluated", "evaluation": gates.figures(found.evaluation)})
             data["weights"], shares = found.weights, found.shares
-        answers = self._exchange.ask(
-            {p: ("candidate", Payload(data, {}, {**arrays, **shares.get(p, {})})) for p in gates.triers(self._run)}
-        )
-        said = {party: answer.data for party, answer in answers.items()}
-        gates.check_vetoes(said)
+        said = self._tried(data, arrays, shares)
         attacks = gates.attacks_of(said)
         self._progress({"step": "attacked", "membership": attacks})
         if found is None:
@@ -305,6 +301,21 @@ class RoundLoop:
         gates.check_utility(self._run, found.evaluation, words)
         return Evaluated(found.evaluation, words, attacks)
 
+    def _tried(
+        self, data: dict[str, Any], arrays: Mapping[str, Any], shares: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, dict[str, Any]]:
+        """Have every holder of claims or histories try the candidate; return what each said. ``shares``: arrays by party.
+
+        Raises:
+            NodeRefused: a party's attack tells members, or its veto.
+        """
+        answers = self._exchange.ask(
+            {p: ("candidate", Payload(data, {}, {**arrays, **shares.get(p, {})})) for p in gates.triers(self._run)}
+        )
+        said = {party: answer.data for party, answer in answers.items()}
+        gates.check_vetoes(said)
+        return said
+
     def _judge_lists(self, model: TowersModel) -> ListsJudged:
         (query,) = self._run.plan.evaluation.queries
         found = read_lists(query, self._batch([Ask(query.id, asked_of(model))])[query.id])
@@ -312,9 +323,7 @@ class RoundLoop:
         self._progress({"step": "evaluated", "lists": ListsJudged(found, {}, {}).figures()})
         candidate = {name: [float(v) for v in values] for name, values in model.to_arrays().items()}
         data = {"run": self._run.uid, "attempt": self.attempt, "candidate": candidate}
-        answers = self._exchange.ask({party: ("candidate", Payload(data)) for party in query.participants})
-        said = {party: answer.data for party, answer in answers.items()}
-        gates.check_vetoes(said)
+        said = self._tried(data, {}, {})
         judged = ListsJudged(found, gates.words_of(said), gates.attacks_of(said))
         self._progress({"step": "judged", "lists": judged.figures()})
         check_lists(self._run, judged)

@@ -13,10 +13,10 @@ from typing import TypeVar
 
 from convoy_contracts.specification import Descent, PairsSpecification, TowersSpecification
 from convoy_models.accounting import mu_of
-from convoy_models.fixedpoint import LOCAL_BITS
+from convoy_models.fixedpoint import local_clip
 from convoy_models.mechanisms import TAIL_SHARE, SampledGaussian, envelope, left_of
 from convoy_models.neural import shapes
-from convoy_models.plan import MU2_STEP, SIGMA_STEP, PlannedQuery, PlanRefused, Purpose, Side, noise_of
+from convoy_models.plan import MU2_STEP, SIGMA_STEP, PlannedQuery, PlanRefused, Purpose, Side, local_query, noise_of
 from convoy_models.recommend import towers
 
 MICRO = 1e-6
@@ -70,9 +70,9 @@ def tower_queries(spec: TowersSpecification, side: Side, limit: float) -> list[P
         raise PlanRefused("popularity, steps and hold-out cost more than epsilon; raise noiseMilli or epsilon")
     steps = _steps(spec, side, DESCENT, "descent", 1)
     return [
-        _count(spec, side, "popularity", "popularity", 0, len(spec.items), popular),
+        _count(side, "popularity", "popularity", 0, len(spec.items), popular),
         *steps,
-        _count(spec, side, "holdout", "holdout-lists", 2, towers.LISTS, judged),
+        _count(side, "holdout", "holdout-lists", 2, towers.LISTS, judged),
     ]
 
 
@@ -144,21 +144,15 @@ def _steps(spec: Trained, side: Side, lead: str, purpose: Purpose, sweep: int) -
     each = math.ceil(descent.costMicro * MICRO / descent.steps / MU2_STEP) * MU2_STEP
     clip, sigma = _scales(spec)
     return [
-        PlannedQuery(
-            id=f"{lead}-{step:04d}",
-            kind="LOCAL",
-            cohort="all",
-            module=side.role,
-            purpose=purpose,
+        local_query(
+            f"{lead}-{step:04d}",
+            side,
+            purpose,
+            size,
+            clip=clip,
+            noise=(sigma, each),
             sweep=sweep,
             group=step,
-            columns=(0, size),
-            shape=(size, 1),
-            clip=clip,
-            sigma=sigma,
-            mu2=each,
-            matrix=side,
-            vectors=(),
             rate=descent.rateMicro / MILLION,
             lead=lead,
         )
@@ -166,28 +160,10 @@ def _steps(spec: Trained, side: Side, lead: str, purpose: Purpose, sweep: int) -
     ]
 
 
-def _count(
-    spec: TowersSpecification, side: Side, name: str, purpose: Purpose, sweep: int, size: int, mu2: float
-) -> PlannedQuery:
+def _count(side: Side, name: str, purpose: Purpose, sweep: int, size: int, mu2: float) -> PlannedQuery:
     """Return a sum in which a person's part has norm 1."""
-    clip = (1.0 + math.sqrt(size) * 2.0**-LOCAL_BITS) * (1 + 2.0**-40)
-    sigma, cost = noise_of(clip, mu2)
-    return PlannedQuery(
-        id=f"all/{name}",
-        kind="LOCAL",
-        cohort="all",
-        module=side.role,
-        purpose=purpose,
-        sweep=sweep,
-        group=0,
-        columns=(0, size),
-        shape=(size, 1),
-        clip=clip,
-        sigma=sigma,
-        mu2=cost,
-        matrix=side,
-        vectors=(),
-    )
+    clip = local_clip(1.0, size)
+    return local_query(f"all/{name}", side, purpose, size, clip=clip, noise=noise_of(clip, mu2), sweep=sweep)
 
 
 def _descent(spec: Trained) -> Descent:
@@ -209,7 +185,7 @@ def _with(spec: S, **members: int) -> S:
 def _scales(spec: Trained) -> tuple[float, float]:
     """Return clip and sigma of a step's sum."""
     descent = _descent(spec)
-    clip = (float(descent.clip) + math.sqrt(_size(spec)) * 2.0**-LOCAL_BITS) * (1 + 2.0**-40)
+    clip = local_clip(float(descent.clip), _size(spec))
     return clip, math.ceil(clip * descent.noiseMilli / 1000 / SIGMA_STEP) * SIGMA_STEP
 
 

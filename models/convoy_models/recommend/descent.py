@@ -30,7 +30,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from convoy_models.errors import ModelsError, ValueRefused
-from convoy_models.fixedpoint import LOCAL_BITS, Floats, Words, check_headroom, decode, encode
+from convoy_models.fixedpoint import LOCAL_BITS, Floats, Words, check_headroom, decode, encode, local_clip
 from convoy_models.noise import NoiseSource, share_scale
 from convoy_models.sums.local import clipped_sum
 
@@ -72,7 +72,7 @@ class Terms:
 
     def sensitivity(self, size: int) -> float:
         """Return how far one person moves an encoded sum of ``size`` numbers: clip plus the grid."""
-        return (self.clip + math.sqrt(size) * 2.0**-LOCAL_BITS) * (1 + 2.0**-40)
+        return local_clip(self.clip, size)
 
     def sigma(self, size: int) -> float:
         """Return the noise of one step that remains without any one party's share.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from convoy_models.neural.path import MOMENTUM
 from convoy_models.neural.planned import cost_micro, priced
 from convoy_models.plan import PlanRefused, plan
 from convoy_models.risk.cann import NETWORK, CannFit, CannModel, tables_model
-from convoy_models.risk.fit import FitRefused
+from convoy_models.risk.fit import Ask, FitRefused, drive
 from convoy_models.risk.model import ModelMalformed
 from convoy_models.risk.pairs_model import PairsModel
 from convoy_models.risk.tables import LEVEL, TableRows, capped_mean
@@ -64,23 +65,14 @@ def _fit(spec: PairsSpecification, parts: list[dict[str, np.ndarray]]) -> CannMo
     made = plan(spec, ROLES)
     rows = [TableRows.build(spec, columns) for columns in parts]
     nodes = [Residuals.build(spec, columns, own) for columns, own in zip(parts, rows, strict=True)]
-    steps = CannFit(spec, made).steps()
-    asks = next(steps)
-    while True:
-        opened = {}
-        for ask in asks:
-            query = made[ask.query]
-            if query.purpose == "residual":
-                opened[query.id] = sum(
-                    n.local_sum(query, ask.weights["insurer"], ask.weights[NETWORK]["weights"]) for n in nodes
-                )
-            else:
-                opened[query.id] = sum(r.local_sum(query, ask.weights.get("insurer")) for r in rows)
-        try:
-            asks = steps.send(opened)
-        except StopIteration as done:
-            model: CannModel = done.value
-            return model
+
+    def total(ask: Ask) -> Any:
+        query = made[ask.query]
+        if query.purpose == "residual":
+            return sum(n.local_sum(query, ask.weights["insurer"], ask.weights[NETWORK]["weights"]) for n in nodes)
+        return sum(r.local_sum(query, ask.weights.get("insurer")) for r in rows)
+
+    return drive(CannFit(spec, made).steps(), lambda asks: {ask.query: total(ask) for ask in asks})
 
 
 def _pooled(spec: PairsSpecification, base: PairsModel, columns: dict[str, np.ndarray]) -> np.ndarray:
