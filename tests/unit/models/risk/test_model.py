@@ -89,7 +89,7 @@ def test_a_level_correction_needs_experience_to_move() -> None:
 
 
 def test_a_group_is_corrected_as_far_as_it_has_experience() -> None:
-    """The book is right as a whole; 400 young claims against 300 expected nearly close the gap, 8 against 6 hardly move it."""
+    """The book is right as a whole; 400 young claims against 300 expected nearly close the gap, 8 against 6 less than half."""
     old, young, few = (np.full(600, 2.0), np.full(200, 2.0), np.full(4, 2.0))
     claims = np.concatenate([old, young, few])
     expected = np.concatenate([np.full(600, 2.0 + 1 / 6), np.full(200, 1.5), np.full(4, 1.5)])
@@ -100,7 +100,7 @@ def test_a_group_is_corrected_as_far_as_it_has_experience() -> None:
     after = [claims[groups == g].sum() / (levels[g] * expected[groups == g].sum()) for g in range(3)]
     assert after[0] == pytest.approx(1.0, abs=0.01)
     assert after[1] == pytest.approx(1.0, abs=0.03)  # 1.33 before
-    assert 1.2 < after[2] < 4 / 3
+    assert after[2] == pytest.approx(8 / (6 * (8 + 10) / (6 + 10)), abs=0.005)  # ten claims of credibility
     assert levels[3] == pytest.approx(level)  # nobody there
 
 
