@@ -13,6 +13,7 @@ DATA ?= $(or $(CONVOY_SHARED),../shared)/data
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
+unexport PYTHONDONTWRITEBYTECODE # else every process that a demo or a test starts compiles our packages again (half a second each)
 
 .PHONY: install check format demo demo-reset test bench soak compose-check docs clean help $(addprefix bench-,$(BENCHES) network)
 
@@ -22,8 +23,9 @@ help: ## What there is to type
 $(STAMP): constraints.txt requirements-dev.txt $(addsuffix /pyproject.toml,$(PACKAGES))
 	@test -x $(BIN)/python || $(PY) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Convoy needs Python 3.11 or newer; call make PY=python3.11")'
 	@test -x $(BIN)/python || $(PY) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -r requirements-dev.txt \
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -r requirements-dev.txt \
 	  -e ./contracts -e ./audit -e './models[neural,ckks]' -e './node[warehouse]' -e './coordinator[federation,postgresql,timestamps]' -e ./demo
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true # on every core; templates that are no Python do not matter
 	@touch $@
 
 install: $(STAMP) ## One virtual environment with everything
