@@ -105,7 +105,7 @@ bench-network: $(STAMP) ## Slow and cut links through network namespaces (Linux,
 soak: $(STAMP) ## A thousand runs, a thousand kills on each database, ten thousand worlds (about an hour)
 	$(BIN)/python bench/soak.py --runs 1000 --json bench/results/soak.json
 	$(BIN)/python bench/kills.py --kills 1000 --json bench/results/kills.json
-	CONVOY_EXAMPLES=10000 $(BIN)/python -m pytest -q tests/property/contracts
+	CONVOY_EXAMPLES=10000 $(BIN)/python -m pytest -q tests/property/contracts tests/fault/node/test_ledger_points.py
 
 compose-check: $(STAMP) ## docker-compose.yml against the compose specification and our rules; the same topology as local processes (ARGS=--demo for its demo)
 	$(BIN)/python deploy/compose_check.py $(ARGS)

@@ -27,7 +27,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom, norm
+from scipy.special import ndtr, ndtri
 
 from convoy_models.accounting import epsilon_of, mu_of
 from convoy_models.errors import AccountingRefused
@@ -79,7 +79,7 @@ def gdp_bound(inside: Coins, scores: Floats, delta: float, confidence: float = C
     spread = math.sqrt((members.var(ddof=1) + others.var(ddof=1)) / 2)
     mu = float(members.mean() - others.mean()) / spread if spread > 0 else math.inf
     count = len(scores)
-    mu -= float(norm.ppf(confidence)) * math.sqrt(4 / count + mu**2 / (2 * count)) if math.isfinite(mu) else 0.0
+    mu -= float(ndtri(confidence)) * math.sqrt(4 / count + mu**2 / (2 * count)) if math.isfinite(mu) else 0.0
     if not mu < 60:
         return math.inf
     return epsilon_of(max(0.0, mu) ** 2, delta)
@@ -137,14 +137,14 @@ def membership(
     threshold = _best_threshold(members[::2], others[::2])[1]
     rest_in, rest_out = members[1::2], others[1::2]
     found = float((rest_in >= threshold).mean() - (rest_out >= threshold).mean())
-    z = float(norm.ppf(confidence))
+    z = float(ndtri(confidence))
     error = math.sqrt(0.25 / len(rest_in) + 0.25 / len(rest_out))
     order = np.concatenate([members, others]).argsort(kind="stable").argsort(kind="stable")
     auc = (order[: len(members)].mean() - (len(members) - 1) / 2) / len(others)
     return Membership(
         advantage=_best_threshold(members, others)[0],
         proven=found - z * error,
-        allowed=2 * float(norm.cdf(mu / 2)) - 1,
+        allowed=2 * float(ndtr(mu / 2)) - 1,
         auc=float(auc),
         persons=len(joined),
     )
@@ -206,6 +206,8 @@ def _best_threshold(members: Floats, others: Floats) -> tuple[float, float]:
 
 def _p_value(count: int, guesses: int, right: int, epsilon: float, delta: float) -> float:
     """Return how probable at least ``right`` right guesses are under (epsilon, delta) (Thm. 5.2)."""
+    from scipy.stats import binom  # here: every node imports this module, and none needs half a second of statistics
+
     chance = 1 / (1 + math.exp(-epsilon))
     base = float(binom.sf(right - 1, guesses, chance))
     masses = np.cumsum(binom.pmf(right - np.arange(1, right + 1), guesses, chance))

@@ -81,13 +81,16 @@ def test_a_killed_node_ends_the_run_cleanly_and_the_next_run_works(small: Any) -
         while small.api.get(f"/v1/runs/{uid}")["state"] not in ("running", "failed", "refused"):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        runtime.deployment.supervisor.kill(node_process(party))
+        supervisor, name = runtime.deployment.supervisor, node_process(party)
+        _, _, module, *arguments = supervisor.processes[name].popen.args
+        supervisor.kill(name)
         run = small.ended(uid, 180)
-    assert run["state"] == "failed", run
-    assert run["party"] == party, run
-    assert run["cause"], run
-    assert run["fix"], run
-    with small.deployed() as runtime:
+        assert run["state"] == "failed", run
+        assert run["party"] == party, run
+        assert run["cause"], run
+        assert run["fix"], run
+        supervisor.start(name, module, arguments)  # as its service manager would, under the same SuperLink
+        supervisor.wait(name, lambda: runtime.deployment.control.nodes()[party].status == "online", 90)
         again = small.train(runtime)
     assert again["state"] == "finished", again
     for member in MEMBERS:
