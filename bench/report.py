@@ -98,7 +98,10 @@ def _kills(d: Figures) -> str:
 
 def _decide(d: Figures) -> str:
     found = d["results"]
-    return f"four parties, p50: warm {found['warm']['p50_ms']} ms, cold {found['cold']['p50_ms']} ms"
+    goals = d["goals_ms"]
+    return (
+        ", ".join(f"{name} {found[name]['p50_ms']} ms (goal {goals[name]})" for name in goals) + "; four parties, p50"
+    )
 
 
 def _register(d: Figures) -> str:

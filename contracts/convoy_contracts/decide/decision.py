@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from convoy_contracts.canonical import digest
@@ -53,7 +54,7 @@ def decide(world: object) -> Decision:
     try:
         checked = worlds.read(world)
         asked = scope(checked.request.raw)
-        purposes = digest(dict(checked.vocabulary.purposes))
+        purposes = _purposes(tuple(checked.vocabulary.purposes.items()))
     except (worlds.WorldMalformed, DocumentMalformed, RecursionError):
         return _stop("INPUT_MALFORMED")
     try:
@@ -65,6 +66,17 @@ def decide(world: object) -> Decision:
     case = Case(now, checked, contract, asked, purposes)
     found = sorted(set(reasons(case)), key=lambda code: REASONS[code].number)
     return Decision(not found, tuple(found), tuple(sorted(case.obligations)))
+
+
+@lru_cache(maxsize=16)
+def _purposes(tree: tuple[tuple[str, str | None], ...]) -> str:
+    """Return the digest of the purposes, term and parent: a node decides under one vocabulary for months."""
+    return digest(dict(tree))
+
+
+def forget() -> None:
+    """Empty the cache of vocabularies (for measurements)."""
+    _purposes.cache_clear()
 
 
 def _stop(code: str) -> Decision:
