@@ -1,4 +1,8 @@
-"""The command of the README's demo, as a person types it, on a smaller population."""
+"""The command of the README's demo, as a person types it.
+
+With its 100,000 drivers, whatever else they cost: with 40,000 the utility gate refuses every second run, by the noise of its
+hold-out alone.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,6 @@ from pathlib import Path
 
 import pytest
 
-DRIVERS = "40000"
-
 
 @pytest.mark.slow
 def test_the_demo_command_ends_in_its_summary_and_goes_on_in_the_same_ledgers(tmp_path: Path) -> None:
@@ -20,7 +22,7 @@ def test_the_demo_command_ends_in_its_summary_and_goes_on_in_the_same_ledgers(tm
 
     def run() -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*command, "run", "--home", str(home), "--drivers", DRIVERS],
+            [*command, "run", "--home", str(home)],
             capture_output=True,
             text=True,
             check=False,
@@ -38,7 +40,7 @@ def test_the_demo_command_ends_in_its_summary_and_goes_on_in_the_same_ledgers(tm
     assert set(summary["seconds"]) == {"start", "risk", "recommendation", "total"}
     assert Path(summary["release"], "manifest.sig").exists()
     best = max(worth["d2"] for worth in summary["risk"]["alone"].values())
-    assert summary["risk"]["joint"]["d2"] > best  # at 100,000 drivers more than twice as much: bench/population.py
+    assert summary["risk"]["joint"]["d2"] > best  # more than twice as much, on average: bench/population.py
     assert summary["recommendation"]["hr10"] > summary["recommendation"]["popularity"]
     assert all(e["spent"] <= e["allowed"] for e in summary["epsilon"].values())
     second = run()

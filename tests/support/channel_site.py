@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import threading
 import time
@@ -29,10 +30,16 @@ from convoy_node.up import Node
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that are free now."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
+    """Return ports that are free now, below those that outgoing connections get: nobody takes one in between."""
+    probes: list[socket.socket] = []
+    while len(probes) < count:
+        probe = socket.socket()
+        try:
+            probe.bind(("127.0.0.1", random.randrange(20_000, 32_000)))
+        except OSError:
+            probe.close()
+        else:
+            probes.append(probe)
     ports = [probe.getsockname()[1] for probe in probes]
     for probe in probes:
         probe.close()
