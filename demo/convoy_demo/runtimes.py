@@ -52,7 +52,12 @@ def coordinator_thread(home: Path) -> Iterator[str]:
     settings = read_settings(home)
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(settings), host=settings.host, port=settings.port, log_level="warning", access_log=False
+            create_app(settings),
+            host=settings.host,
+            port=settings.port,
+            log_level="warning",
+            access_log=False,
+            timeout_keep_alive=30,  # clients let a connection go after 5 s: both at once would be a race
         )
     )
     thread = threading.Thread(target=server.run, name="coordinator", daemon=True)

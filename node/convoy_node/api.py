@@ -250,7 +250,7 @@ def serve(app: FastAPI, port: int, ready: Callable[[int], None], host: str = "12
             ) from error
         listener.listen(64)
         ready(int(listener.getsockname()[1]))
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30)
         uvicorn.Server(config).run(sockets=[listener])
 
 

@@ -46,7 +46,9 @@ def serve(
     for verifier in opened.verifiers:
         print(f"Key     {verifier.vkey[:80]}")
     print(f"Witness http://{host}:{listener.getsockname()[1]}/   (Ctrl-C stops)", flush=True)
-    config = uvicorn.Config(WitnessService(opened, time.time), log_level="warning", ws="none", server_header=False)
+    config = uvicorn.Config(
+        WitnessService(opened, time.time), log_level="warning", ws="none", server_header=False, timeout_keep_alive=30
+    )
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listener])
 

@@ -147,7 +147,9 @@ def _serve_runtime_api(app: Any) -> str:
     """Serve Flower's runtime API to the worker, on a free loopback port; returns ``host:port``."""
     listener = socket.socket()
     listener.bind((_LOOPBACK, 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1))
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1, timeout_keep_alive=30)
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="runtime-api", daemon=True)
     thread.start()
     while not server.started and thread.is_alive():
