@@ -79,7 +79,7 @@ bench-dpsgd: $(STAMP) ## A private step of the neural residual beside a plain on
 	$(BIN)/python bench/dpsgd.py --json bench/results/dpsgd.json
 
 bench-protocol: $(STAMP) ## Sums over joint rows beside plaintext; a round beside a bare Flower round
-	$(BIN)/python bench/protocol.py --full --json bench/results/protocol.json $(ARGS)
+	$(BIN)/python bench/protocol.py --json bench/results/protocol.json $(ARGS)
 
 bench-privacy: $(STAMP) ## The empirical privacy audit: planted defects and none
 	$(BIN)/python bench/privacy_audit.py --json bench/results/privacy-audit.json

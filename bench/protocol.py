@@ -1,6 +1,6 @@
 """Measure the protocol: vertical training over two towers, secure against plaintext, each node a process of its own.
 
-``python bench/protocol.py --json bench/results/protocol.json`` (``--full`` for 1,000,000 joint rows) draws a book with a carmaker's
+``python bench/protocol.py --json bench/results/protocol.json`` draws a book (1,000,000 joint rows, or ``--rows``) with a carmaker's
 and an insurer's columns of the same drivers (synthetic: the cost does not depend on values), splits it over three insurers, and fits
 the joint frequency model twice: in plaintext in one process, and with the real sessions of ``convoy_models.sums`` in five (carmaker,
 three insurers, trustee) that exchange sealed blobs through this one, which relays and adds as the coordinator does. Noise is the
@@ -354,12 +354,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--json", type=Path, default=Path("bench/results/protocol.json"), help="where the results go")
-    parser.add_argument("--rows", type=int, default=200_000, help="joint rows")
-    parser.add_argument("--full", action="store_true", help="1,000,000 joint rows")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="joint rows")
     parser.add_argument("--passes", type=int, default=3)
     parser.add_argument("--without-local-round", action="store_true", help="only the vertical training")
     given = parser.parse_args(arguments)
-    given.rows = 1_000_000 if given.full else given.rows
     spec = specification(given.passes)
     made = plan(spec, roles())
     plain, plain_model = plaintext(given.rows, given.passes)

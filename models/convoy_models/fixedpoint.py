@@ -80,10 +80,14 @@ def decode(words: Words, bits: int) -> Floats:
 def local_clip(norm: float, size: int) -> float:
     """Return the L2 sensitivity of a LOCAL sum whose parts have at most this norm, once they are rounded to the grid.
 
-    Rounding moves each of ``size`` numbers by less than one step; the last factor covers the float64 arithmetic here. Every
-    party must compute the same bits.
+    Rounding moves each of ``size`` numbers by less than one step. Every party must compute the same bits.
     """
-    return (norm + math.sqrt(size) * 2.0**-LOCAL_BITS) * (1 + 2.0**-40)
+    return widened(norm + math.sqrt(size) * 2.0**-LOCAL_BITS)
+
+
+def widened(norm: float) -> float:
+    """Return a bound of a norm that also covers the float64 arithmetic by which it was found."""
+    return norm * (1 + 2.0**-40)
 
 
 def check_headroom(rows: int, bound: float, bits: int, noise_scale: float = 0.0) -> None:

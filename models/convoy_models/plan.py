@@ -69,7 +69,7 @@ from convoy_contracts.specification import (
 )
 from convoy_models.accounting import mu_of
 from convoy_models.errors import ModelsError
-from convoy_models.fixedpoint import FACTOR_BITS, LOCAL_BITS, local_clip
+from convoy_models.fixedpoint import FACTOR_BITS, local_clip, widened
 from convoy_models.mechanisms import left_of
 
 Kind = Literal["LOCAL", "DOT", "WEIGHTED", "TRILINEAR"]
@@ -262,6 +262,11 @@ def noise_of(clip: float, mu2: float) -> tuple[float, float]:
     return sigma, math.ceil((clip / sigma) ** 2 / MU2_STEP) * MU2_STEP
 
 
+def clip_of(kind: Kind, norm: float, size: int) -> float:
+    """Return the L2 sensitivity of a sum of ``size`` numbers in which a person's part has at most this norm."""
+    return local_clip(norm, size) if kind == "LOCAL" else widened(norm)
+
+
 def local_query(
     query: str,
     side: Side,
@@ -353,10 +358,7 @@ def _risk_cohort(
                     purpose, factor, share = "model", cap, model_mu2
                     kind = "WEIGHTED" if joined else "LOCAL"
                     vectors = tuple(sides[t.role] for t in towers) if joined else ()
-                clip = math.sqrt(len(group)) * factor
-                if kind == "LOCAL":
-                    clip += math.sqrt(stop - start) * 2.0**-LOCAL_BITS
-                clip *= 1 + 2.0**-40
+                clip = clip_of(kind, math.sqrt(len(group)) * factor, stop - start)
                 sigma, mu2 = noise_of(clip, share * len(group))
                 name = (
                     f"{cohort}/labels/{tower.role}"
@@ -478,10 +480,8 @@ def _recommend(spec: RecommendSpecification, sides: Mapping[str, Side], limit: f
         ("profile", "LOCAL", (width, width), 1.0, 1 - gram - cross, oem, ()),
     ]
     queries = []
-    for purpose, kind, shape, clip, share, matrix, vectors in rows:
-        if kind == "LOCAL":
-            clip += math.sqrt(shape[0] * shape[1]) * 2.0**-LOCAL_BITS
-        clip *= 1 + 2.0**-40
+    for purpose, kind, shape, bound, share, matrix, vectors in rows:
+        clip = clip_of(kind, bound, shape[0] * shape[1])
         sigma, mu2 = noise_of(clip, limit * (1 - 1e-6) * share)
         queries.append(
             PlannedQuery(

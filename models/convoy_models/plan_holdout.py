@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from convoy_contracts.specification import RiskSpecification
-from convoy_models.fixedpoint import LOCAL_BITS
 from convoy_models.plan import (
     EVALUATION_LOG_BOUND,
     EVALUATION_RATIO_BOUND,
@@ -29,6 +28,7 @@ from convoy_models.plan import (
     PlannedQuery,
     Purpose,
     Side,
+    clip_of,
     floor_cap,
     layout,
     noise_of,
@@ -78,7 +78,7 @@ def holdout_queries(spec: RiskSpecification, sides: Mapping[str, Side], limit: f
     for row in wanted:
         columns = over[row.over]
         width = columns[1] - columns[0]
-        clip = (row.clip + (math.sqrt(width) * 2.0**-LOCAL_BITS if row.kind == "LOCAL" else 0)) * (1 + 2.0**-40)
+        clip = clip_of(row.kind, row.clip, width)
         sigma, mu2 = noise_of(clip, limit * row.share / every * (1 - 1e-6))
         insurer = sides["insurer"] if row.insurers is None else Side("insurer", row.insurers)
         queries.append(

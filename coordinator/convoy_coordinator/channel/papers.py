@@ -46,8 +46,8 @@ class Papers:
         self._hosts = list(hosts)
         self._guard = threading.Lock()
         self._looked_at_s = float("-inf")
-        self._known: tuple[bytes, bytes] = (b"", b"")
-        self._pair: tuple[bytes, bytes] = (b"", b"")
+        self._issuer = b""
+        self._shown: _Shown | None = None
 
     def credentials(self, *, of_partners: bool) -> Any:
         """Return the credentials of one listener; they follow what changes.
@@ -76,22 +76,23 @@ class Papers:
     def _now(self) -> _Shown:
         """Return what counts now; called at each handshake, looks at most once a second."""
         with self._guard:
-            if self._pair[1] and time.monotonic() - self._looked_at_s < LOOK_S:
-                return _Shown(self._pair, self._known[1])
+            if self._shown is not None and time.monotonic() - self._looked_at_s < LOOK_S:
+                return self._shown
             try:
-                self._look()
+                self._shown = self._look(self._shown)
             except (CoordinatorError, OSError) as error:
-                if not self._pair[1]:
+                if self._shown is None:
                     raise
                 _log.error("the certificate authority cannot be read: %s", error)
             self._looked_at_s = time.monotonic()
-            return _Shown(self._pair, self._known[1])
+            return self._shown
 
-    def _look(self) -> None:
+    def _look(self, shown: _Shown | None) -> _Shown:
         found = self._authorities()
-        if (found.serving.pem, found.roots) != self._known:
-            self._pair = found.serving.serve(self._hosts, now_utc())  # peers judge it by their own clocks
-            self._known = (found.serving.pem, found.roots)
+        if shown is None or (found.serving.pem, found.roots) != (self._issuer, shown.roots):
+            pair = found.serving.serve(self._hosts, now_utc())  # peers judge it by their own clocks
+            self._issuer, shown = found.serving.pem, _Shown(pair, found.roots)
+        return shown
 
 
 def _configuration(shown: _Shown) -> Any:
