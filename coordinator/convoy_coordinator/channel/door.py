@@ -139,16 +139,18 @@ class _Passage:
         *,
         is_server: bool,
     ) -> None:
+        is_ended_by_server = is_server
         with contextlib.suppress(OSError):
             while data := await source.read(PIECE):
                 if not self.handshake.is_done:
                     watch(data)
                     if self.handshake.is_done:
                         done()
-                to.write(data)
-                await to.drain()
+                if not await _is_written(to, data):
+                    is_ended_by_server = not is_server
+                    break
         if not self._has_ended:
-            self._has_ended, self.is_ended_by_server = True, is_server
+            self._has_ended, self.is_ended_by_server = True, is_ended_by_server
         # gRPC speaks no half-open connections: whoever ends one side ends both, after what is under way.
         with contextlib.suppress(OSError):
             to.close()
@@ -159,3 +161,13 @@ class _Passage:
         for writer in (self._to_client, self._to_server):
             if writer is not None:
                 writer.close()
+
+
+async def _is_written(to: asyncio.StreamWriter, data: bytes) -> bool:
+    """Write; False where that side has gone, which a write may find before a read does."""
+    try:
+        to.write(data)
+        await to.drain()
+    except OSError:
+        return False
+    return True

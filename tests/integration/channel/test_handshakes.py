@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import socket
@@ -168,6 +169,51 @@ def test_handshakes_that_never_end_are_told_and_no_more_than_a_number_at_a_time(
         for connection in slow:
             connection.close()
         assert site.refusals() == [(None, UNFINISHED)]
+
+
+def test_a_server_that_goes_while_the_client_still_writes_has_ended_the_handshake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relay may find a closed server by a write that fails, before it reads the end: that is no client who went away."""
+    hello, flight, more = (
+        b"\x16\x03\x01\x00\x01x",
+        b"\x17\x03\x03\x01\x00" + bytes(256),
+        b"\x17\x03\x03\x00\x20" + bytes(32),
+    )
+    told: list[tuple[str, str]] = []
+    to_inner: list[asyncio.StreamWriter] = []
+    connect = asyncio.open_unix_connection
+
+    async def remembered(path: str, limit: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await connect(path, limit=limit)
+        to_inner.append(writer)
+        return reader, writer
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(tmp_path / "inner"))
+            listening.listen()
+            listening.setblocking(False)
+            async with door.Door("127.0.0.1", 0, str(tmp_path / "inner"), lambda *what: told.append(what)) as relay:
+                _, client = await asyncio.open_connection("127.0.0.1", relay.port)
+                client.write(hello)
+                inner, _ = await loop.sock_accept(listening)
+                await loop.sock_recv(inner, 4096)
+                await loop.sock_sendall(inner, hello)
+                client.write(flight)
+                await loop.sock_recv(inner, 4096)
+                to_inner[0].transport.pause_reading()  # type: ignore[attr-defined]  # the end is there, and not read yet
+                inner.close()
+                client.write(more)
+                async with asyncio.timeout(5):
+                    while not told:
+                        await asyncio.sleep(0.01)
+                client.close()
+
+    monkeypatch.setattr(asyncio, "open_unix_connection", remembered)
+    asyncio.run(run())
+    assert told == [(CERTIFICATE_REFUSED, "127.0.0.1")]
 
 
 def test_a_storm_of_handshakes_does_not_end_the_process(tmp_path: Path) -> None:
