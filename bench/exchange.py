@@ -35,7 +35,7 @@ from convoy_coordinator.federation.flower.deployment import NodeLaunch, deployed
 from convoy_coordinator.federation.flower.environment import FIXED
 from convoy_coordinator.federation.flower.link_home import LinkHome, write_private
 from convoy_coordinator.federation.flower.pki import new_node_key, write_loopback_certificates
-from convoy_demo.runtimes import free_port
+from convoy_demo.ports import free_port
 
 BENCH = Path(__file__).resolve().parent
 PROJECT = """\

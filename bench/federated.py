@@ -43,7 +43,8 @@ from convoy_coordinator.setup import create_home as create_coordinator
 from convoy_coordinator.setup import public_facts
 from convoy_demo.api import Api
 from convoy_demo.party_data import CONSENT_SCHEMA
-from convoy_demo.runtimes import coordinator_thread, free_port
+from convoy_demo.ports import free_port
+from convoy_demo.runtimes import coordinator_thread
 from convoy_models.bundle import read_bundle
 from convoy_models.noise import NoiseSource
 from convoy_models.recommend.towers import TowersModel

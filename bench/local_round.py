@@ -99,6 +99,7 @@ def measure(drivers: int, sweeps: int) -> dict[str, Any]:
     from convoy_demo import agreements, founding, runtimes
     from convoy_demo.api import Api
     from convoy_demo.places import MEMBERS, Places
+    from convoy_demo.ports import free_port
     from convoy_demo.scenario import Scenario
     from convoy_demo.specifications import risk_specification
     from convoy_node.setup import read_card
@@ -108,7 +109,7 @@ def measure(drivers: int, sweeps: int) -> dict[str, Any]:
     spec = whole.model_copy(update={"towers": insurers, "sweeps": sweeps, "cohortFloor": 1_000, "evaluation": None})
     with tempfile.TemporaryDirectory() as folder:
         places = Places(Path(folder).resolve(), "deployed")
-        founding.found_coordinator(places, runtimes.free_port())
+        founding.found_coordinator(places, free_port())
         os.environ[RESULTS] = str(Path(folder, "times.json"))
         os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
         with runtimes.coordinator_process(places.coordinator) as url:

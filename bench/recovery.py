@@ -39,6 +39,7 @@ from convoy_coordinator.federation.flower.pki import write_certificates
 from convoy_demo import agreements, founding, runtimes
 from convoy_demo.api import Api
 from convoy_demo.places import MEMBERS, Places
+from convoy_demo.ports import free_ports
 from convoy_demo.run import ALGORITHMS, ENDED, REQUESTERS
 from convoy_demo.scenario import Scenario
 from convoy_demo.specifications import recommend_specification, risk_specification
@@ -303,7 +304,7 @@ def kept_federation(
     places = Places(folder, "kept")
     home = LinkHome(places.link)
     write_certificates(home, (link_host, "localhost", "127.0.0.1"))
-    ports = [runtimes.free_port() for _ in range(5)]
+    ports = free_ports(5)
     founding.found_coordinator(
         places, ports[0], channel_port=ports[1], enrolment_port=ports[2], link_home=str(places.link.resolve())
     )

@@ -24,7 +24,8 @@ import httpx
 
 from convoy_coordinator.setup import create_home
 from convoy_coordinator.testing import Federation, SetClock, bundle_files, contract_text
-from convoy_demo.runtimes import coordinator_process, free_port
+from convoy_demo.ports import free_port
+from convoy_demo.runtimes import coordinator_process
 
 REPORTS = 20
 

@@ -15,7 +15,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from compose_file import ComposeFault
+
+from convoy_demo.ports import free_port
 
 HEALTH_S: Final = 180.0
 ONCE_S: Final = 120.0
@@ -45,7 +46,7 @@ class Topology:
         self._services: Mapping[str, Any] = compose["services"]
         self._root = root
         self._scratch = scratch
-        self.ports = {port: _free_port() for port in sorted(self._container_ports(), key=int)}
+        self.ports = {port: free_port() for port in sorted(self._container_ports(), key=int)}
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self._postgres: _Postgres | None = None
         for name in ("secrets", "log"):
@@ -287,12 +288,6 @@ def _program(word: str, postgres: _Postgres | None = None) -> str:
         if (folder / word).exists():
             return str(folder / word)
     return shutil.which(word) or word
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 def _seconds(text: str) -> float:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from convoy_demo.ports import free_port
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is loaded: spinning threads cost more than they help
 
@@ -42,9 +43,7 @@ def postgres_server() -> Iterator[str]:
         as_user = ["runuser", "-u", user, "--"]
         shutil.chown(folder, user)
     data = folder / "data"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
 
     def run(tool: str, *arguments: str) -> None:
         subprocess.run(

@@ -21,6 +21,7 @@ from convoy_demo import agreements, figures, founding, runtimes, show
 from convoy_demo.api import Api, DemoFailed
 from convoy_demo.places import Places
 from convoy_demo.population import generate
+from convoy_demo.ports import free_port
 from convoy_demo.runtimes import Runtime
 from convoy_demo.scenario import Scenario
 
@@ -71,7 +72,7 @@ def demo(home: Path, runtime: str, scenario: Scenario) -> Iterator[Outcome]:
         if is_new:
             if places.root.exists():
                 shutil.rmtree(places.root)  # a set-up that was interrupted; it never trained anything
-            founding.found_coordinator(places, runtimes.free_port())
+            founding.found_coordinator(places, free_port())
         serve = runtimes.coordinator_thread if runtime == "embedded" else runtimes.coordinator_process
         url = stack.enter_context(serve(places.coordinator))
         api = Api(url, places.coordinator / "keys")

@@ -17,6 +17,7 @@ import pytest
 from convoy_demo import agreements, founding, runtimes
 from convoy_demo.api import Api
 from convoy_demo.places import Places
+from convoy_demo.ports import free_port
 from convoy_demo.run import ALGORITHMS, ENDED, REQUESTERS
 from convoy_demo.runtimes import Runtime
 from convoy_demo.scenario import Scenario
@@ -88,7 +89,7 @@ class Small:
 def small_federation(folder: Path, scenario: Scenario = SMALL) -> Iterator[Small]:
     """Found a federation in a folder and serve its coordinator."""
     places = Places(folder, "test")
-    founding.found_coordinator(places, runtimes.free_port())
+    founding.found_coordinator(places, free_port())
     with served(places) as api:
         founding.found(places, scenario, api, lambda _: None)
         yield small_of(places, scenario, api)
@@ -126,7 +127,7 @@ def small(tmp_path: Path, founded: Path) -> Iterator[Small]:
     places = Places(tmp_path, "test")
     settings = places.coordinator / "coordinator.toml"
     settings.write_text(
-        re.sub(r"(?m)^port = \d+$", f"port = {runtimes.free_port()}", settings.read_text(encoding="utf-8")),
+        re.sub(r"(?m)^port = \d+$", f"port = {free_port()}", settings.read_text(encoding="utf-8")),
         encoding="utf-8",
     )
     with served(places) as api:

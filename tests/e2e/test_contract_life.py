@@ -7,7 +7,6 @@ wrong order is refused with its reason, and refused attempts stand in the log li
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import pytest
 from convoy_contracts.document import Contract
 from convoy_contracts.instants import timestamp
 from convoy_coordinator.keys import OPERATOR_TOKEN, read_token
+from convoy_demo.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 OEM, CPO = "did:web:oem.example", "did:web:charging.example"
@@ -69,9 +69,7 @@ def coordinator(tmp_path: Path) -> Iterator[tuple[str, str]]:
     subprocess.run(
         [command, "init", "--home", str(home), "--origin", "life.example/log"], check=True, capture_output=True
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen([command, "serve", "--home", str(home), "--port", str(port)], stdout=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:

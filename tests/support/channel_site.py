@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,27 +21,11 @@ from convoy_coordinator.journal import now_utc
 from convoy_coordinator.settings import read_settings
 from convoy_coordinator.setup import create_home
 from convoy_coordinator.wiring import Parts, wire
+from convoy_demo.ports import free_ports
 from convoy_node import join
 from convoy_node.channel import Line
 from convoy_node.channel_keys import open_line
 from convoy_node.up import Node
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that are free now, below those that outgoing connections get: nobody takes one in between."""
-    probes: list[socket.socket] = []
-    while len(probes) < count:
-        probe = socket.socket()
-        try:
-            probe.bind(("127.0.0.1", random.randrange(20_000, 32_000)))
-        except OSError:
-            probe.close()
-        else:
-            probes.append(probe)
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def until(true: Callable[[], Any], what: str, seconds: float = 15.0) -> float:

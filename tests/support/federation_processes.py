@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from channel_site import free_ports
+from convoy_demo.ports import free_ports
 
 BIN = Path(sys.executable).parent
 LINK = "convoy_coordinator.federation.flower.superlink"

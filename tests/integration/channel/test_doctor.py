@@ -10,11 +10,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from channel_site import Site, free_ports
+from channel_site import Site
 from tap import tapped
 from tls_stranger import stranger_at
 from typer.testing import CliRunner
 
+from convoy_demo.ports import free_ports
 from convoy_node import findings
 from convoy_node.channel_home import TLS, Connection
 from convoy_node.cli import app

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 from convoy_coordinator.federation.flower.control import LinkControl
 from convoy_coordinator.federation.flower.link_home import DEFAULT_FEDERATION, LinkHome, write_private
 from convoy_coordinator.federation.flower.pki import new_node_key, write_loopback_certificates
+from convoy_demo.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 HERE = Path(__file__).parent
@@ -81,9 +81,7 @@ def test_a_stock_supernode_runs_a_bundle_that_its_security_office_has_signed_and
         private, None
     )  # stock Flower reads OpenSSH's format only: ssh-keygen -p makes it of ours
     write_private(tmp_path / "supernode.key", stock.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     link_log, node_log, worker_log = (tmp_path / f"{name}.log" for name in ("link", "node", "worker"))
     link = process(link_log, sys.executable, HERE / "stock_superlink.py", home.path, office)
     with link, contextlib.ExitStack() as stack:
