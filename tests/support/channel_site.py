@@ -28,7 +28,7 @@ from convoy_node.channel_keys import open_line
 from convoy_node.up import Node
 
 
-def until(true: Callable[[], Any], what: str, seconds: float = 15.0) -> float:
+def until(true: Callable[[], Any], what: str, seconds: float = 60.0) -> float:
     """Wait until something is true; return how long it took."""
     begun = time.monotonic()
     while not true():
