@@ -9,6 +9,7 @@ its caller knows that it is durable. "offered" is open-loop: entries come at ran
 log does; latency is from the planned instant. The witnesses listen on real sockets. ``--full`` takes 1,000,000 entries for tree,
 offline audit and restart, and needs ten minutes. ``targets`` names each bar of the specification with what was measured. Figures of a
 busy machine vary by a factor of three; compare the ratios.
+LENGTH: over 500 lines, because all sides of a comparison run from one file.
 """
 
 from __future__ import annotations

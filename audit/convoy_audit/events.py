@@ -8,6 +8,7 @@ free text or personal data (``convoy_audit.shapes``). Refusals are entries as mu
 
 Events that a party answers for (``StatedEvent``: subject node or witness) are put in a statement
 that the party signs (``convoy_audit.statement``); the others are written by the coordinator.
+LENGTH: over 500 lines, because a catalogue is one list.
 """
 
 from __future__ import annotations

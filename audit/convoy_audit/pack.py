@@ -9,6 +9,7 @@ network and no code of the coordinator. It reports all faults, and says what it 
 holds for convenience - proofs of single entries, lists of decisions and ledgers, the report - is derived
 again and compared, so none of it can say anything else than the log.
 Pure: ``convoy_audit.archive`` reads and writes folders and zip files.
+LENGTH: over 500 lines: what builds a file of the pack stands beside what checks it.
 """
 
 from __future__ import annotations

@@ -46,6 +46,7 @@ the two adds up (in mu^2: twice).
 
 What may never change for a ``kind``: ids, order, clips and the rounding of sigma (up, to 2^-20) and
 mu^2 (up, to 1e-12).
+LENGTH: over 500 lines, so that each derivation stands beside the queries that rest on it.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ was asked for again is taken. ``subjects`` holds no identifier of a person. ``co
 counting rule of FORMAT.md §6 word for word; a test holds it against ``convoy_contracts``.
 
 Does not: decide. Whether a cohort is large enough is a gate of the contract.
+LENGTH: over 500 lines, because all SQL on who agrees now stands together; that of the history is in ``consent.history``.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ spend before anything that depends on a person leaves.
 
 A node works on one run of a contract at a time: a newer round that the log has authorised settles an older one that was left
 open. After a restart the masks of an open run are gone, on purpose; it is settled then, with a statement.
+LENGTH: over 500 lines: one method for each action, and the order inside them is judged by reading them side by side.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@
 
 Guarantees: SPEC.md L1 to L6. Entries are checked to be canonical and of the catalogue before they
 are taken. A checkpoint is stored before it is returned, and it is compared with the one before.
+LENGTH: over 500 lines: one class, because SPEC.md's invariants are promises of all its methods together.
 """
 
 from __future__ import annotations

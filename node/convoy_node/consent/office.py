@@ -10,6 +10,7 @@ Order. A withdrawal and its receipt are durable in the register, in one commit, 
 withdrawal a second time in ``node.db``. An epoch's statement is durable in ``node.db`` before the register knows the epoch; if the
 process dies between, the statement stands and the next epoch follows it.
 Does not: decide. ``REGISTER_STALE`` is added to the node's decision by ``admission``.
+LENGTH: over 500 lines: the order of writes between two databases is one argument, and holds for every method.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Witnesses at work: the protocol over HTTP, push and pull, split views, receipts; real folders, real keys, a real log."""
+"""Witnesses at work: the protocol over HTTP, push and pull, split views, receipts; real folders, real keys, a real log.
+
+LENGTH: over 500 lines: one log, its witnesses and their keys serve every test.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 Nothing is a stand-in: folders, keys, contracts, ledgers, registers, witnesses and sums are those of the program. Only the
 transport is a dictionary, and the noise is ``NoNoise`` where a test compares with plain numbers.
+LENGTH: over 500 lines: one world, shared by every test of the folder.
 """
 
 from __future__ import annotations
