@@ -4,6 +4,7 @@
     agreed(contract, party, kind)           what a contract's own ``duties`` (clause 13) say about a kind
     due_at(kind, since, is_working_day)     for a duty that an event triggers
     standing(contract, party, roles, now)   for duties that the contract and the calendar bring about by themselves
+    at_end(contract, party, end)            for the deletion that the end of a contract brings about, at its term or before
 
 What a contract agrees can only be stricter than the catalogue: the earlier of the two times counts, and a duty blocks runs if
 either says so. Pure: the calendar of working days is a function that the caller hands in. Days are days in China (UTC+8), and a
@@ -213,8 +214,7 @@ def standing(contract: Contract, party: str, role: str, now: datetime, is_workin
         own = agreed(contract, party, kind)
         if KINDS[kind].roles and role not in KINDS[kind].roles and not own:
             return
-        name = f"{kind}:{number}:{contract.digest.removeprefix('sha256:')[:12]}"
-        found.append(Duty(name, kind, party, contract.uid, due, blocks(kind, own)))
+        found.append(Duty(_name(contract, kind, number), kind, party, contract.uid, due, blocks(kind, own)))
 
     member = contract.party(party)
     if member is not None and member.pia is not None:
@@ -232,15 +232,35 @@ def standing(contract: Contract, party: str, role: str, now: datetime, is_workin
             for duty in agreed(contract, party, "fairness-report")
         ]
         add("fairness-report", str(number), min(reports, default=yearly))
-    at_end = agreed(contract, party, "delete-at-end")
-    if end <= now and (at_end or any(row.provider == party for row in contract.data)):
-        add("delete-at-end", f"v{contract.version}", due_at("delete-at-end", end, is_working_day, at_end))
+    if end <= now and (deletion := at_end(contract, party, end, is_working_day)) is not None:
+        found.append(deletion)
     return found
+
+
+def at_end(contract: Contract, party: str, end: datetime, is_working_day: IsWorkingDay) -> Duty | None:
+    """Return the deletion that a contract's end asks of a party that provides data or is named as its bearer; None of others.
+
+    Args:
+        contract: signed by the party.
+        party: its id.
+        end: aware; of the term, or the instant of a termination before it. The duty's id is the same for both.
+        is_working_day: the calendar.
+    """
+    kind: Final = "delete-at-end"
+    own = agreed(contract, party, kind)
+    if not own and all(row.provider != party for row in contract.data):
+        return None
+    name = _name(contract, kind, f"v{contract.version}")
+    return Duty(name, kind, party, contract.uid, due_at(kind, end, is_working_day, own), blocks(kind, own))
 
 
 def titles(kinds: Collection[str]) -> dict[str, tuple[str, str]]:
     """Return the titles of some kinds, English and Chinese."""
     return {name: KINDS[name].titles for name in kinds}
+
+
+def _name(contract: Contract, kind: str, number: str) -> str:
+    return f"{kind}:{number}:{contract.digest.removeprefix('sha256:')[:12]}"
 
 
 def _years_later(moment: datetime, years: int) -> datetime:

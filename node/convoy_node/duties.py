@@ -1,6 +1,7 @@
 """The duties of this node's party: a due list with evidence; what is overdue becomes an event and reaches the decision.
 
     DutyDesk.open(home, office)     .due_list(now)  .raise_duty(...)  .fulfil(id, evidence)  .on_withdrawal(person, receipt)
+                                    .on_termination(uid, at)
                                     .state_overdue(now)     signs one statement for each duty that has become overdue
                                     .world(contract, now)   ``duties`` of the decision's world (FORMAT.md §2)
 
@@ -27,7 +28,7 @@ from typing import Any, Final, Self
 from convoy_audit.canonical import digest, is_digest
 from convoy_audit.events import DutyStated
 from convoy_audit.statement import sign_statement
-from convoy_contracts.duties import Duty, agreed, blocks, due_at, standing
+from convoy_contracts.duties import Duty, agreed, at_end, blocks, due_at, standing
 from convoy_contracts.instants import timestamp
 from convoy_node.consent.office import ConsentOffice
 from convoy_node.durable import open_durable
@@ -117,6 +118,19 @@ class DutyDesk:
         """Raise the deletion that a withdrawal asks for; once for each withdrawal."""
         at = datetime.fromisoformat(str(receipt["at"]))
         return self.raise_duty("delete", str(receipt["contract"]), at, subject=person, trigger=str(receipt["record"]))
+
+    def on_termination(self, uid: str, at: datetime) -> Duty | None:
+        """Raise the deletion that a contract's end before its term asks for, once; None where this party owes none.
+
+        Args:
+            uid: of a contract; of one that this node has not signed nothing follows.
+            at: aware; when it was terminated.
+        """
+        contract = self._office.contract(uid)
+        duty = at_end(contract, self._office.party, at, is_working_day) if contract is not None else None
+        if duty is not None and self._keep(duty, "", duty.id) and not self._office.memory.is_restored:
+            self._state(duty, "raised", self._office.now(), None)
+        return duty
 
     def fulfil(self, duty_id: str, evidence: bytes | str) -> Duty:
         """Record that a duty was done, with the digest of the evidence, and tell the log.

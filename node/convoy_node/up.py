@@ -29,9 +29,10 @@ import grpc
 
 from convoy_audit.entry import parse_entry
 from convoy_audit.errors import AuditError, LogSignatureWrong, WitnessRefusal, WitnessStale
-from convoy_audit.events import AuthorityAnnounced
+from convoy_audit.events import AuthorityAnnounced, ContractChanged
 from convoy_audit.note import Verifier
 from convoy_audit.witness import Witness
+from convoy_contracts.document import Contract
 from convoy_contracts.wire import PROTOCOLS, partner_pb2
 from convoy_node import join
 from convoy_node.backup.standing import check_current, check_log
@@ -40,6 +41,8 @@ from convoy_node.channel_authority import NotYet, follow
 from convoy_node.channel_home import LEFT, LINK_CA, POSITION, Connection, Credentials, read_json, write
 from convoy_node.channel_keys import KEYS, MEMORY, open_line, renew, send_statements
 from convoy_node.channel_roots import newest
+from convoy_node.consent.office import ConsentOffice
+from convoy_node.duties import DutyDesk
 from convoy_node.errors import HomeRefused, NodeError
 from convoy_node.flower.approved import approved_apps
 from convoy_node.identity import SUPERNODE
@@ -271,7 +274,25 @@ class Node:
             return False
         kind = getattr(content, "TYPE", "statement")
         journal.note("heard", index=int(event.index), type=kind, party=str(getattr(content, "party", "") or ""))
+        if isinstance(content, ContractChanged) and content.change == "terminate":
+            self._owe_deletion(content, journal)
         return isinstance(content, AuthorityAnnounced)
+
+    def _owe_deletion(self, ended: ContractChanged, journal: Journal) -> None:
+        """Raise the duty that a contract's early end asks for; an entry that is heard again raises nothing."""
+        if all(Contract.parse(text).uid != ended.uid for text in contracts(self._home).values()):
+            return
+        try:
+            with ConsentOffice.open(self._home, self._clock) as office, DutyDesk.open(self._home, office) as desk:
+                duty = desk.on_termination(ended.uid, ended.at)
+        except NodeError as error:  # the witness goes on; the operator is told what to do instead
+            journal.note("duty not raised", code=error.code, contract=ended.uid)
+            command = f"convoy-node duties raise delete-at-end --contract {ended.uid} --since {ended.at.isoformat()}"
+            self._tell(f"{error.code}: {error.cause} Once that is mended: {command}")
+            return
+        if duty is not None:
+            journal.note("duty raised", kind=duty.kind, contract=ended.uid, due=duty.due.isoformat())
+            self._tell(f"{ended.uid} was terminated: its data are to be deleted by {duty.due.isoformat()} ({duty.id}).")
 
     def _cosign(self, line: Line, witness: Witness, settings: Settings, journal: Journal) -> None:
         origin = settings.log_origin

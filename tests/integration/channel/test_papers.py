@@ -11,10 +11,15 @@ from typing import Any
 
 import pytest
 from channel_site import Site, until
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
-from convoy_audit.entry import encode
-from convoy_audit.events import RunAuthorised
+from convoy_audit.entry import encode, parse_entry
+from convoy_audit.events import DutyStated, RunAuthorised
+from convoy_audit.statement import Statement
+from convoy_contracts.duties import due_at
+from convoy_contracts.events import make_event, sign_event
+from convoy_contracts.instants import timestamp
 from convoy_contracts.wire import partner_pb2
 from convoy_coordinator.releases.service import Bundle
 from convoy_coordinator.runs.service import RunRequest
@@ -22,8 +27,11 @@ from convoy_coordinator.runs.states import RunState
 from convoy_coordinator.testing import CLAIMS, DRIVE, NO_DIGEST, Member, bundle_files, contract_text
 from convoy_node import channel_papers, join, setup
 from convoy_node.channel import ChannelRefused
+from convoy_node.channel_home import POSITION
 from convoy_node.cli import app
+from convoy_node.duties import is_working_day
 from convoy_node.errors import NodeError
+from convoy_node.identity import Identity
 
 LARGE = bytes(range(256)) * 40_000  # ten megabytes: more than HTTP/2 keeps under way
 
@@ -138,6 +146,55 @@ def test_a_contract_is_read_signed_and_given_and_its_release_fetched_over_the_ch
         with pytest.raises(Exception, match="PARTY_REVOKED"):
             seen += sum(len(chunk.content) for chunk in stream)
         assert seen < len(LARGE), "an open transfer ends as well"
+
+
+def test_a_contract_that_is_terminated_raises_the_deletion_at_every_party_once(site: Site, tmp_path: Path) -> None:
+    """One party ends it before its term; the others hear of it, also after a restart; the duty is stated to the log."""
+    maker = partner(site, "Ending Maker", "oem", DRIVE, "harsh_brake_100km")
+    insurer = partner(site, "Staying Insurer", "insurer", CLAIMS, "claims")
+    digest = offer(site, maker, insurer)
+    for home in (maker, insurer):
+        typed(home, "contract", "get", digest, "--to", tmp_path / f"{home.name}.json")
+        typed(home, "sign", tmp_path / f"{home.name}.json")
+        typed(home, "contract", "send", digest)
+    contract = site.parts.contracts.view(digest).agreed
+    node, thread, told = site.up(insurer)
+    assert "delete-at-end" not in {duty["kind"] for duty in typed(insurer, "duties")["duties"]}
+
+    ender = Identity.load(maker / "keys", site.party(maker))
+    chain, at = site.parts.changes.chain(contract.uid), datetime.now(UTC)
+    event = make_event(
+        uid=contract.uid, seq=chain.next_seq, prev=chain.head, kind="terminate", by=ender.party, at=timestamp(at)
+    )
+    key = Ed25519PrivateKey.from_private_bytes(ender.identity_seed)
+    proof = {"party": ender.party, "kid": ender.kid} | sign_event(
+        event, party=ender.party, kid=ender.kid, private_key=key
+    )
+    site.parts.changes.post(contract.uid, event.value, [proof], chain.head)
+
+    until(lambda: any("was terminated" in line for line in told), f"the insurer hears of it: {told}")
+    (due,) = [duty for duty in typed(insurer, "duties")["duties"] if duty["kind"] == "delete-at-end"]
+    assert due["contract"] == contract.uid
+    assert due["blocking"]
+    assert datetime.fromisoformat(due["due"]) == due_at("delete-at-end", at, is_working_day)
+    node.stop()
+    thread.join(20)
+    (insurer / POSITION).write_text("0")  # everything is heard again
+    for home in (insurer, maker):
+        _, _, again = site.up(home)
+        until(lambda told=again: any("was terminated" in line for line in told), f"{home.name} hears of it: {again}")
+    until(
+        lambda: "delete-at-end" in {duty["kind"] for duty in typed(maker, "duties")["duties"]}, "the maker owes it too"
+    )
+    assert [d["id"] for d in typed(insurer, "duties")["duties"] if d["kind"] == "delete-at-end"] == [due["id"]]
+
+    def stated() -> list[str]:
+        entries = site.parts.log.entries(0, site.parts.log.size())
+        known = [found.event for found in map(parse_entry, entries) if isinstance(found, Statement)]
+        return [one.party for one in known if isinstance(one, DutyStated) and one.kind == "delete-at-end"]
+
+    until(lambda: len(stated()) >= 2, "both have stated it")
+    assert sorted(stated()) == sorted([site.party(maker), site.party(insurer)])
 
 
 def test_what_the_coordinator_sends_is_checked_and_nothing_is_kept(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from convoy_contracts.document import Contract
-from convoy_contracts.duties import CHINA, agreed, blocks, due_at, standing
+from convoy_contracts.duties import CHINA, agreed, at_end, blocks, due_at, standing
 from convoy_contracts.errors import ArgumentRefused
 from convoy_contracts.testing import INSURERS, OEM, example_document
 
@@ -100,6 +100,22 @@ def test_contract_and_calendar_bring_standing_duties_about() -> None:
     assert "annual-automotive-report" not in kinds(plain, A, "insurer", begin + timedelta(days=30))
     over = kinds(plain, OEM, "oem", end)
     assert over["delete-at-end"] == (due_at("delete-at-end", end, calendar), True)
+
+
+def test_a_contract_that_ends_before_its_term_asks_for_one_deletion() -> None:
+    """From the instant of its end, under the id that the end of the term would give; of nobody who holds nothing of it."""
+    plain = contract()
+    begin, end = (datetime.fromisoformat(text) for text in (plain.term.notBefore, plain.term.notAfter))
+    early = at_end(plain, OEM, begin + timedelta(days=30), calendar)
+    assert early is not None
+    assert early.due == due_at("delete-at-end", begin + timedelta(days=30), calendar)
+    assert early.is_blocking
+    assert early.id in {one.id for one in standing(plain, OEM, "oem", end, calendar)}
+    assert at_end(plain, "did:web:trustee.example", end, calendar) is None
+    named = contract(duty("delete", "end", bearer="*", withinHours=24))
+    bound = at_end(named, "did:web:trustee.example", end, calendar)
+    assert bound is not None
+    assert bound.due == end + timedelta(hours=24)
 
 
 def test_a_contract_may_name_other_bearers_and_times_of_standing_duties() -> None:
