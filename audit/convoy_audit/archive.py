@@ -11,6 +11,7 @@ refused, and a zip may not unpack to more than 16 GiB.
 
 from __future__ import annotations
 
+import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 MAX_FILES: Final = 1_000_000
 MAX_TOTAL_BYTES: Final = 16 * 1024**3
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
+_BROKEN: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError, ValueError)
+"""What ``zipfile`` raises for damaged or foreign content; RuntimeError has NotImplementedError, ValueError has bad UTF-8."""
 
 
 def write_pack(path: Path, parts: Parts) -> Path:
@@ -117,8 +120,8 @@ class _Zip(Mapping[str, bytes]):
     def __init__(self, path: Path) -> None:
         try:
             self._archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError):
-            raise FormatError(f"{path.name!r} is no zip file") from None
+        except _BROKEN:
+            raise FormatError(f"{path.name!r} is no zip file that can be read") from None
         infos = [info for info in self._archive.infolist() if not info.is_dir()]
         self._infos = {info.filename: info for info in infos}
         if len(self._infos) != len(infos):
@@ -132,7 +135,7 @@ class _Zip(Mapping[str, bytes]):
             raise FormatError(f"{name[:80]} is too large")
         try:
             return self._archive.read(info)
-        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError):
+        except _BROKEN:
             raise FormatError(f"{name[:80]} cannot be unpacked") from None
 
     def __iter__(self) -> Iterator[str]:

@@ -6,6 +6,7 @@
     digest(data: bytes) -> "sha256:…"
     b64(data) / unb64(text)       RFC 4648 §4, padded, canonical
     b64u(data) / unb64u(text)     RFC 4648 §5, unpadded, canonical
+    octets(given, what) -> bytes  what a caller passed as a file: bytes, or text as UTF-8
 
 Everything raises ``FormatError``. This module repeats a little of ``convoy_contracts.canonical`` on
 purpose: the verifier installs alone and shares no code with what it verifies.
@@ -17,6 +18,7 @@ import base64
 import binascii
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
@@ -35,8 +37,8 @@ def parse_json(data: bytes | str) -> Json:
     """Parse JSON text.
 
     Raises:
-        FormatError: not UTF-8, not JSON, a key twice in one object, NaN or Infinity, or nested too
-            deep.
+        FormatError: not UTF-8, not JSON, a key twice in one object, NaN or Infinity, a number beyond
+            the range of a double, or nested too deep.
     """
     return _decode(data, _STRICT)
 
@@ -48,6 +50,8 @@ def parse_canonical(data: bytes) -> dict[str, Json]:
         FormatError: as ``parse_json``; or not an object, a fraction, an integer too large, a key
             that is not ASCII, or other bytes than the canonical ones.
     """
+    if not isinstance(data, bytes):
+        raise FormatError(f"canonical JSON is bytes, not {type(data).__name__}")
     value = _quick(data)
     if value is None:
         value = _decode(data, _PLAIN)
@@ -72,8 +76,25 @@ def canonical_bytes(value: Json) -> bytes:
     """
     try:
         return rfc8785.dumps(value)
-    except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as error:
+    except (rfc8785.CanonicalizationError, ValueError, TypeError, RecursionError) as error:
+        # ValueError: a lone surrogate, or an integer of thousands of digits, which cannot be shown either.
         raise FormatError(f"no canonical JSON: {str(error)[:120]}") from None
+
+
+def octets(given: bytes | str, what: str) -> bytes:
+    """Return a file's content as bytes; text is taken as UTF-8.
+
+    Raises:
+        FormatError: neither bytes nor text, or text with a lone surrogate.
+    """
+    if isinstance(given, str):
+        try:
+            return given.encode("utf-8")
+        except UnicodeEncodeError:
+            raise FormatError(f"{what} that is not UTF-8") from None
+    if not isinstance(given, bytes):
+        raise FormatError(f"{what} that is {type(given).__name__}, neither bytes nor text")
+    return given
 
 
 def digest(data: bytes) -> str:
@@ -99,7 +120,7 @@ def unb64(text: str | bytes) -> bytes:
     """
     try:
         data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, TypeError):
         raise FormatError("not base64") from None
     if base64.b64encode(data) != (text.encode("ascii") if isinstance(text, str) else bytes(text)):
         raise FormatError("not canonical base64")
@@ -135,7 +156,7 @@ def unb64u(text: str) -> bytes:
     """
     try:
         data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, TypeError):
         raise FormatError("not base64url") from None
     if b64u(data) != text:
         raise FormatError("not canonical base64url")
@@ -148,7 +169,11 @@ def decimal(text: str, what: str, most: int = 2**63 - 1) -> int:
     Raises:
         FormatError: anything else, or more than ``most``.
     """
-    if not (0 < len(text) <= 20 and text.isascii() and text.isdigit()) or (len(text) > 1 and text[0] == "0"):
+    if (
+        not isinstance(text, str)
+        or not (0 < len(text) <= 20 and text.isascii() and text.isdigit())
+        or (len(text) > 1 and text[0] == "0")
+    ):
         raise FormatError(f"{what} is not a decimal number")
     number = int(text)
     if number > most:
@@ -157,6 +182,8 @@ def decimal(text: str, what: str, most: int = 2**63 - 1) -> int:
 
 
 def _decode(data: bytes | str, decoder: json.JSONDecoder) -> Json:
+    if not isinstance(data, bytes | str):
+        raise FormatError(f"JSON is bytes or text, not {type(data).__name__}")
     try:
         return decoder.decode(data.decode("utf-8") if isinstance(data, bytes) else data)
     except UnicodeDecodeError:
@@ -201,6 +228,13 @@ def _no_constant(name: str) -> Json:
     raise ValueError(f"{name} is not JSON")
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is beyond the range of a double")
+    return number
+
+
 def _no_fraction(text: str) -> Json:
     raise ValueError(f"{text[:20]} is not an integer")
 
@@ -226,7 +260,7 @@ _CHUNKS: Final[Callable[[Json, int], tuple[str, ...]] | None] = _MAKE and _MAKE(
     None, _never, json.encoder.encode_basestring, None, ":", ",", True, False, False
 )
 _QUICK: Final = json.JSONDecoder(parse_constant=_no_constant, parse_float=_no_fraction, parse_int=_integer)
-_STRICT: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+_STRICT: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
 _PLAIN: Final = json.JSONDecoder(
     object_pairs_hook=_unique_ascii, parse_constant=_no_constant, parse_float=_no_fraction, parse_int=_integer
 )

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from convoy_audit.canonical import b64, decimal, unb64
+from convoy_audit.canonical import b64, decimal, octets, unb64
 from convoy_audit.errors import FormatError
 from convoy_audit.merkle import EMPTY_ROOT, HASH_BYTES, MAX_SIZE
 from convoy_audit.note import Note, Verifier, open_note, split_note
@@ -33,13 +33,13 @@ class Checkpoint:
     extensions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        length = len(self.origin.encode())
-        if not 0 < length <= MAX_ORIGIN_BYTES or "\n" in self.origin:
-            raise FormatError(f"an origin of {length} bytes, or with a newline")
-        if not 0 <= self.size <= MAX_SIZE:
+        length = len(octets(self.origin, "an origin"))
+        if not 0 < length <= MAX_ORIGIN_BYTES or min(self.origin) < " ":
+            raise FormatError(f"an origin of {length} bytes, or with a control character")
+        if type(self.size) is not int or not 0 <= self.size <= MAX_SIZE:
             raise FormatError("a tree size out of range")
-        if len(self.root) != HASH_BYTES:
-            raise FormatError(f"a root hash of {len(self.root)} bytes")
+        if not isinstance(self.root, bytes) or len(self.root) != HASH_BYTES:
+            raise FormatError(f"a root hash that is not {HASH_BYTES} bytes")
         if self.size == 0 and self.root != EMPTY_ROOT:
             raise FormatError("an empty tree with a root that is not that of the empty tree")
         if any(not line or "\n" in line for line in self.extensions):
@@ -51,7 +51,7 @@ class Checkpoint:
         return "\n".join((self.origin, str(self.size), b64(self.root), *self.extensions, "")).encode()
 
     @classmethod
-    def parse(cls, text: bytes) -> Checkpoint:
+    def parse(cls, text: bytes | str) -> Checkpoint:
         """Read a note text.
 
         Raises:
@@ -60,7 +60,7 @@ class Checkpoint:
         return cls(*read_lines(text))
 
 
-def parse_checkpoint(text: bytes) -> Checkpoint:
+def parse_checkpoint(text: bytes | str) -> Checkpoint:
     """Read a note text; the same as ``Checkpoint.parse``.
 
     Raises:
@@ -69,14 +69,14 @@ def parse_checkpoint(text: bytes) -> Checkpoint:
     return Checkpoint.parse(text)
 
 
-def read_lines(text: bytes) -> tuple[str, int, bytes, tuple[str, ...]]:
+def read_lines(text: bytes | str) -> tuple[str, int, bytes, tuple[str, ...]]:
     """Return origin, size, root and extension lines of a note text; their values are not judged.
 
     Raises:
         FormatError: other lines, or lines that cannot be read.
     """
     try:
-        lines = text.decode("utf-8").split("\n")
+        lines = octets(text, "a checkpoint").decode("utf-8").split("\n")
     except UnicodeDecodeError:
         raise FormatError("a checkpoint that is not UTF-8") from None
     if len(lines) < 4 or lines.pop() or not all(lines):

@@ -20,6 +20,8 @@ from convoy_audit.errors import FormatError, SignatureError
 from convoy_audit.keys import SignatureType
 
 MAX_TIME: Final = 2**63 - 1
+MAX_NAME_BYTES: Final = 255
+"""Of origin and cosigner in an ML-DSA-44 cosignature."""
 _TIME: Final = struct.Struct(">Q")
 
 
@@ -35,13 +37,13 @@ def message(kind: SignatureType, name: str, text: bytes, time_s: int) -> bytes:
     Raises:
         FormatError: the text is not a checkpoint, or the time is out of range.
     """
-    if not 0 <= time_s <= MAX_TIME:
+    if type(time_s) is not int or not 0 <= time_s <= MAX_TIME:
         raise FormatError("a cosignature's time is out of range")
     if kind is SignatureType.COSIGNATURE_ED25519:
         return b"cosignature/v1\ntime %d\n" % time_s + text
     origin, size, root = _three_lines(text)
     cosigner = name.encode()
-    if not 0 < len(cosigner) <= 255:
+    if not 0 < len(cosigner) <= MAX_NAME_BYTES:
         raise FormatError("a cosigner's name has 1 to 255 bytes")
     return b"".join(
         (
@@ -79,7 +81,7 @@ def join(time_s: int, raw: bytes) -> bytes:
 
 def _three_lines(text: bytes) -> tuple[bytes, int, bytes]:
     lines = text.split(b"\n")
-    if len(lines) < 4 or lines.pop() or not all(lines) or len(lines[0]) > 255:
+    if len(lines) < 4 or lines.pop() or not all(lines) or len(lines[0]) > MAX_NAME_BYTES:
         raise FormatError("a subtree cosignature is made over a checkpoint: origin, size, root")
     try:
         size = decimal(lines[1].decode("ascii"), "the size")

@@ -82,6 +82,8 @@ def check_length(raw: bytes) -> None:
     Raises:
         FormatError: not 1 to 65,535 bytes.
     """
+    if not isinstance(raw, bytes):
+        raise FormatError(f"an entry is bytes, not {type(raw).__name__}")
     if not 1 <= len(raw) <= HARD_LIMIT_BYTES:
         raise FormatError(f"an entry of {len(raw)} bytes; 1 to {HARD_LIMIT_BYTES} are possible")
 

@@ -4,8 +4,9 @@
 
 From a coordinator's SQLite file (opened read-only) or a plain ``pg_dump``: every leaf, the index
 sequence, the stored frontier of every commit, and every signed checkpoint. From a folder or zip with
-``checkpoint`` and ``tile/``: every entry bundle, every tile of hashes that is there, and the
+``checkpoint`` and ``tile/``: every entry bundle and tile of hashes that is there, partial ones included, and the
 checkpoints. Signatures are verified if a policy is given. Needs no code of the coordinator.
+LIMIT: a tile that reaches beyond the newest checkpoint (published, and not signed yet) cannot be judged.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from convoy_audit.checkpoint import Checkpoint, peek
-from convoy_audit.errors import AuditError, EvidenceError
-from convoy_audit.merkle import Tree
+from convoy_audit.errors import AuditError, EvidenceError, FormatError
+from convoy_audit.merkle import Tree, leaf_hash
 from convoy_audit.policy import Policy
 from convoy_audit.skim import skim
 from convoy_audit.sources import open_log
-from convoy_audit.tiles import WIDTH, tile_data, tile_path, tile_spans
+from convoy_audit.tiles import WIDTH, decode_bundle, entries_path, entries_spans, is_within, parse_path, tile_data
 from convoy_audit.trail import Fault, Trail
 
 
@@ -133,9 +134,20 @@ class _Reading:
 
 
 def _check_tiles(findings: Findings, tree: Tree, files: Mapping[str, bytes]) -> None:
-    for span in tile_spans(tree.size):
-        name = tile_path(span.level, span.index, span.width)
-        if name in files and files[name] != tile_data(tree, span):
+    """Compare every tile of hashes with the tree, and of the bundles those beside the ones that were read."""
+    read = {entries_path(span.index, span.width) for span in entries_spans(tree.size)}
+    for name in sorted(files):
+        if not name.startswith("tile/") or name in read:
+            continue
+        try:
+            kind, span = parse_path(name)
+            if not is_within(span, tree.size):
+                continue
+            found = files[name] if kind == "tile" else b"".join(map(leaf_hash, decode_bundle(files[name], span.width)))
+        except FormatError as error:
+            findings.wrong(f"{name[:80]}: {error.cause}")
+            continue
+        if found != tile_data(tree, span):
             findings.wrong(f"{name} does not fit the entries")
 
 

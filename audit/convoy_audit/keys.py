@@ -84,8 +84,8 @@ def check_ed25519_public(key: bytes) -> None:
         KeyRejected: not 32 bytes, not canonical (RFC 8032 §5.1.3 requires y < p, and no sign for x
             = 0), of low order, or no point of the curve.
     """
-    if len(key) != SignatureType.ED25519.public_bytes:
-        raise KeyRejected(f"an Ed25519 public key has 32 bytes, this one has {len(key)}")
+    if not isinstance(key, bytes) or len(key) != SignatureType.ED25519.public_bytes:
+        raise KeyRejected(f"an Ed25519 public key has 32 bytes, this one has {_length(key)}")
     encoded = int.from_bytes(key, "little")
     y = encoded & (_SIGN - 1)
     if y >= _P:
@@ -104,8 +104,8 @@ def check_public(kind: SignatureType, key: bytes) -> None:
     """
     if not kind.is_ml_dsa:
         check_ed25519_public(key)
-    elif len(key) != kind.public_bytes:
-        raise KeyRejected(f"an ML-DSA-44 public key has 1312 bytes, this one has {len(key)}")
+    elif not isinstance(key, bytes) or len(key) != kind.public_bytes:
+        raise KeyRejected(f"an ML-DSA-44 public key has 1312 bytes, this one has {_length(key)}")
 
 
 def verify_raw(kind: SignatureType, public: bytes, message: bytes, signature: bytes) -> None:
@@ -114,8 +114,8 @@ def verify_raw(kind: SignatureType, public: bytes, message: bytes, signature: by
     Raises:
         SignatureError: it does not hold.
     """
-    if len(signature) != kind.signature_bytes:
-        raise SignatureError(f"a signature of {len(signature)} bytes, not {kind.signature_bytes}")
+    if not isinstance(message, bytes) or not isinstance(signature, bytes) or len(signature) != kind.signature_bytes:
+        raise SignatureError(f"a signature of {_length(signature)} bytes, not {kind.signature_bytes}")
     try:
         if kind.is_ml_dsa:
             _ml_dsa_public(public).verify(signature, message)
@@ -163,6 +163,10 @@ def sign_raw(kind: SignatureType, seed: bytes, message: bytes) -> bytes:
 def key_id_of(public: bytes) -> str:
     """Return the name by which a statement gives its Ed25519 key: 16 hex digits of its SHA-256."""
     return hashlib.sha256(public).hexdigest()[:16]
+
+
+def _length(given: object) -> str:
+    return str(len(given)) if isinstance(given, bytes) else f"none: it is {type(given).__name__}"
 
 
 def _check_seed(seed: bytes) -> None:

@@ -291,6 +291,7 @@ def verify_consistency(size1: int, size2: int, proof: Sequence[bytes], root1: by
         _check(not hashes, "a proof between equal sizes must be empty")
         # Only equality counts here, as in transparency-dev/merkle: nothing is hashed, so
         # any length will do.
+        _check(isinstance(root1, bytes) and isinstance(root2, bytes), "a root is bytes")
         _check(root1 == root2, f"two different trees of size {size1}")
         return
     _check_hashes([root1, root2])

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from convoy_audit import cosignature
-from convoy_audit.canonical import b64, loose_unb64, unb64
+from convoy_audit.canonical import b64, loose_unb64, octets, unb64
 from convoy_audit.errors import FormatError, KeyRejected, SignatureError
 from convoy_audit.keys import SignatureType, check_public, public_of_seed, sign_raw, verify_raw
 
@@ -46,6 +46,8 @@ class Verifier:
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        if self.kind.is_ml_dsa and len(self.name.encode()) > cosignature.MAX_NAME_BYTES:
+            raise KeyRejected(f"the name of an ML-DSA-44 cosigner has at most {cosignature.MAX_NAME_BYTES} bytes")
         check_public(self.kind, self.public)
         object.__setattr__(self, "key_id", _key_id(self.name, self.kind, self.public))
 
@@ -62,6 +64,8 @@ class Verifier:
                 vkey = vkey.decode("utf-8")
             except UnicodeDecodeError:
                 raise KeyRejected("a verifier key that is not UTF-8") from None
+        if not isinstance(vkey, str):
+            raise KeyRejected(f"a verifier key is text, not {type(vkey).__name__}")
         name, kind, key_id, key = _parse_key(vkey)
         verifier = cls(name, kind, key)
         if verifier.key_id != key_id:
@@ -123,7 +127,7 @@ class Signer:
         Raises:
             KeyRejected: not such a text, or the key id does not match.
         """
-        if not secret.startswith(_SECRET):
+        if not isinstance(secret, str) or not secret.startswith(_SECRET):
             raise KeyRejected("not a private key of a note signer")
         name, kind, key_id, seed = _parse_key(secret.removeprefix(_SECRET).strip())
         signer = cls(name, kind, seed)
@@ -203,7 +207,7 @@ def parse_vkey(vkey: str | bytes) -> Verifier:
 
 
 def open_note(text: bytes | str, verifiers: Iterable[Verifier | str] | Verifier) -> Note:
-    """Verify a note.
+    """Verify a note: every line of a known key, of those that stand there twice the first.
 
     Args:
         text: the whole note as received.
@@ -214,30 +218,29 @@ def open_note(text: bytes | str, verifiers: Iterable[Verifier | str] | Verifier)
         SignatureError: a known key's signature does not hold, or no known key has signed.
     """
     known: dict[tuple[str, bytes], Verifier] = {}
-    if isinstance(text, str):
-        text = _octets(text)
-    for given in [verifiers] if isinstance(verifiers, Verifier | str) else verifiers:
-        verifier = Verifier.parse(given) if isinstance(given, str) else given
+    for given in [verifiers] if isinstance(verifiers, Verifier | str | bytes) else verifiers:
+        verifier = given if isinstance(given, Verifier) else Verifier.parse(given)
         taken = known.setdefault((verifier.name, verifier.key_id), verifier)
         if taken != verifier:
             raise KeyRejected(f"two known keys share name and key id: {verifier.name[:80]!r}")
-    body, lines = split_note(text)
+    body, lines = split_note(octets(text, "a note"))
     signatures: list[Signature] = []
     unverified: list[SignatureLine] = []
     seen: set[tuple[str, bytes]] = set()
-    for line in lines:
+    for line in dict.fromkeys(lines):
         found = known.get((line.name, line.key_id))
         if found is None:
             unverified.append(line)
-        elif (line.name, line.key_id) not in seen:
-            seen.add((line.name, line.key_id))
+        else:
             if not line.is_canonical:
                 raise SignatureError(f"{line.name[:80]}: not canonical base64", party=line.name[:80])
             try:
                 time_s = found.verify(body, line.signature)
             except SignatureError as error:
                 raise SignatureError(f"{line.name[:80]}: {error.cause}", party=line.name[:80]) from None
-            signatures.append(Signature(found, line, time_s))
+            if (line.name, line.key_id) not in seen:
+                seen.add((line.name, line.key_id))
+                signatures.append(Signature(found, line, time_s))
     if not signatures:
         raise SignatureError(
             f"none of {len(known)} known key(s) has signed; the note names "
@@ -291,8 +294,8 @@ def sign_note(text: bytes, signers: Iterable[Signer], time_s: int = 0) -> bytes:
     Raises:
         FormatError: the text cannot be a note's.
     """
-    if not text.endswith(b"\n"):
-        raise FormatError("a note text that does not end with a newline")
+    if not isinstance(text, bytes) or not text.endswith(b"\n"):
+        raise FormatError("a note text is bytes that end with a newline")
     lines = "".join(signer.line(text, time_s) for signer in signers)
     note = text + b"\n" + lines.encode()
     split_note(note)
@@ -310,17 +313,12 @@ def check_name(name: str) -> None:
     """Refuse a key name that signed-note does not allow.
 
     Raises:
-        KeyRejected: empty, or with a space, a plus or a control character.
+        KeyRejected: empty, not UTF-8, or with a space, a plus or a control character.
     """
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        raise KeyRejected("a key name that is not UTF-8")
     if not name or "+" in name or any(c.isspace() or ord(c) < 0x20 for c in name):
         raise KeyRejected("a key name must not be empty and has no space, plus or control character")
-
-
-def _octets(text: str) -> bytes:
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise FormatError("a note that is not UTF-8") from None
 
 
 def _key_id(name: str, kind: SignatureType, public: bytes) -> bytes:

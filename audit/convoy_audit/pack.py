@@ -306,7 +306,7 @@ class _Verification:
     def _about(self) -> dict[str, Any]:
         about = parse_canonical(self._files["pack.json"])
         size = about.get("size")
-        if set(about) != {"v", "origin", "size", "madeAt"} or about["v"] != VERSION:
+        if set(about) != {"v", "origin", "size", "madeAt"} or about["v"] != VERSION or about["v"] is True:
             raise FormatError("pack.json: other members or another version")
         if type(size) is not int or not 0 <= size <= MAX_SIZE or type(about["origin"]) is not str:
             raise FormatError("pack.json: a member of the wrong kind")

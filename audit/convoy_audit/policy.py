@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from convoy_audit.canonical import digest
+from convoy_audit.canonical import decimal, digest
 from convoy_audit.checkpoint import Checkpoint, open_checkpoint
 from convoy_audit.errors import AuditError, PolicyError, SignatureError
 from convoy_audit.keys import SignatureType
@@ -84,6 +84,8 @@ class Policy:
         Raises:
             PolicyError: the file breaks the format; the line is named.
         """
+        if not isinstance(text, bytes | str):
+            raise PolicyError(f"a policy is bytes or text, not {type(text).__name__}")
         return _Reader().read(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
 
     def is_met_by(self, names: Iterable[str | bytes]) -> bool:
@@ -227,6 +229,9 @@ class _Reader:
         self._logs: list[Verifier] = []
         self._witnesses: dict[str, Verifier] = {}
         self._groups: dict[str, Group] = {}
+        self._log_keys: set[bytes] = set()
+        self._witness_keys: set[bytes] = set()
+        self._grouped: set[str] = set()
         self._quorum: str | None = None
         self._verbs: dict[str, Callable[[list[str]], None]] = {
             "log": self._log,
@@ -267,7 +272,7 @@ class _Reader:
         key = Verifier.parse(_utf8(words[0]))
         if key.kind is SignatureType.COSIGNATURE_ED25519:
             raise PolicyError("a log key of the type for witnesses")
-        _unique(key, self._logs)
+        _unique(key, self._log_keys)
         self._logs.append(key)
 
     def _witness(self, words: list[str]) -> None:
@@ -276,7 +281,7 @@ class _Reader:
         key = Verifier.parse(_utf8(words[1]))
         if not key.kind.is_cosignature:
             key = Verifier(key.name, SignatureType.COSIGNATURE_ED25519, key.public)
-        _unique(key, self._witnesses.values())
+        _unique(key, self._witness_keys)
         self._witnesses[name] = key
 
     def _group(self, words: list[str]) -> None:
@@ -287,17 +292,16 @@ class _Reader:
             raise PolicyError("a member twice in one group")
         for member in members:
             self._known(member)
-        if any(member in group.members for group in self._groups.values() for member in members):
+        if not self._grouped.isdisjoint(members):
             raise PolicyError("a member that is already in another group")
         thresholds = {"all": len(members), "any": 1}
         k = thresholds.get(words[1])
         if k is None:
-            k = int(words[1]) if words[1].isascii() and words[1].isdigit() else 0
-            if words[1] != str(k):
-                raise PolicyError("a threshold that is not a decimal number")
+            k = decimal(words[1], "a threshold")
         if not 1 <= k <= len(members):
             raise PolicyError(f"a threshold of {k} for {len(members)} member(s)")
         self._groups[name] = Group(name, k, members)
+        self._grouped.update(members)
 
     def _set_quorum(self, words: list[str]) -> None:
         _count(words, 1, 1, "quorum <name>")
@@ -326,9 +330,10 @@ def _count(words: list[str], least: int, most: int, form: str) -> None:
         raise PolicyError(f"the line is not: {form}")
 
 
-def _unique(key: Verifier, known: Iterable[Verifier]) -> None:
-    if any(other.public == key.public for other in known):
+def _unique(key: Verifier, known: set[bytes]) -> None:
+    if key.public in known:
         raise PolicyError("the same public key twice")
+    known.add(key.public)
 
 
 def _utf8(word: str) -> str:

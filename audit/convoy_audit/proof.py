@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from convoy_audit import merkle
-from convoy_audit.canonical import b64, decimal, unb64
+from convoy_audit.canonical import b64, decimal, octets, unb64
 from convoy_audit.errors import FormatError
 from convoy_audit.policy import Policy, Verified
 
@@ -42,12 +42,13 @@ class TlogProof:
         return ("\n".join(lines) + "\n\n").encode() + self.checkpoint
 
     @classmethod
-    def parse(cls, text: bytes) -> TlogProof:
+    def parse(cls, text: bytes | str) -> TlogProof:
         """Read a proof file.
 
         Raises:
             FormatError: not a tlog-proof.
         """
+        text = octets(text, "a tlog-proof")
         if len(text) > MAX_PROOF_BYTES:
             raise FormatError(f"a proof of more than {MAX_PROOF_BYTES} bytes")
         head, blank, checkpoint = text.partition(b"\n\n")
@@ -69,7 +70,7 @@ class TlogProof:
         return cls(index, path, checkpoint, extra)
 
 
-def parse_proof(text: bytes) -> TlogProof:
+def parse_proof(text: bytes | str) -> TlogProof:
     """Read a proof file; the same as ``TlogProof.parse``.
 
     Raises:
@@ -78,14 +79,14 @@ def parse_proof(text: bytes) -> TlogProof:
     return TlogProof.parse(text)
 
 
-def verify_proof(proof: TlogProof | bytes, leaf: bytes, policy: Policy) -> Verified:
+def verify_proof(proof: TlogProof | bytes | str, leaf: bytes, policy: Policy) -> Verified:
     """Verify that a leaf hash is in a log that the policy accepts.
 
     Raises:
         FormatError, SignatureError, PolicyError: the checkpoint is not accepted.
         ProofError: the leaf is not at this index.
     """
-    if isinstance(proof, bytes):
+    if not isinstance(proof, TlogProof):
         proof = TlogProof.parse(proof)
     verified = policy.verify(proof.checkpoint)
     checkpoint = verified.checkpoint

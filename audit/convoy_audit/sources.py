@@ -20,7 +20,7 @@ from typing import Final
 from convoy_audit.archive import read_files
 from convoy_audit.checkpoint import peek
 from convoy_audit.errors import FormatError
-from convoy_audit.tiles import decode_bundle, entries_path, entries_spans
+from convoy_audit.tiles import WIDTH, Span, decode_bundle, entries_path, entries_spans
 
 _SQLITE: Final = b"SQLite format 3\0"
 _DUMP: Final = b"--\n-- PostgreSQL database dump"
@@ -75,15 +75,21 @@ def _tiles(files: Mapping[str, bytes]) -> Log:
     def rows() -> Iterator[Row]:
         index = 0
         for span in entries_spans(size):
-            name = entries_path(span.index, span.width)
-            if name not in files:
-                raise FormatError(f"{name} is missing")
-            for body in decode_bundle(files[name], span.width):
+            for body in _bundle(files, span):
                 yield index, None, body
                 index += 1
 
     earlier = [files[name] for name in files if name.startswith("checkpoints/")]
     return Log("tiles", rows, [*earlier, note], files=files)
+
+
+def _bundle(files: Mapping[str, bytes], span: Span) -> list[bytes]:
+    """Return the entries of a bundle; those of a partial one also from the full one (a log may delete the partial one then)."""
+    for width in sorted({span.width, WIDTH}):
+        name = entries_path(span.index, width)
+        if name in files:
+            return decode_bundle(files[name], width)[: span.width]
+    raise FormatError(f"{entries_path(span.index, span.width)} is missing")
 
 
 def _database(path: Path) -> Log:
@@ -92,7 +98,10 @@ def _database(path: Path) -> Log:
     def rows() -> Iterator[Row]:
         try:
             with closing(sqlite3.connect(uri, uri=True)) as database:
-                yield from database.execute("SELECT idx, leaf, body FROM log_entry ORDER BY idx")
+                for index, leaf, body in database.execute("SELECT idx, leaf, body FROM log_entry ORDER BY idx"):
+                    if not (isinstance(index, int) and isinstance(leaf, bytes | None) and isinstance(body, bytes)):
+                        raise FormatError(f"row {index!r:.40} of log_entry has other types than the log's")
+                    yield index, leaf, body
         except sqlite3.Error as error:
             raise FormatError(f"this database cannot be read: {error}") from None
 

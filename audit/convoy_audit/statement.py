@@ -165,7 +165,7 @@ def statement_from_json(value: Mapping[str, Json], raw: bytes) -> Statement:
         FormatError: members that are missing, unknown or do not fit.
     """
     names = set(value) - {"previous"}
-    if names != _MEMBERS or value["v"] != VERSION or value["type"] != STATEMENT_TYPE:
+    if names != _MEMBERS or value["v"] != VERSION or value["v"] is True or value["type"] != STATEMENT_TYPE:
         raise FormatError("a statement with missing or unknown members, or of another version")
     previous = value.get("previous")
     try:

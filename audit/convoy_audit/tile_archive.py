@@ -90,7 +90,13 @@ def check_archive(path: Path, root: bytes | None = None) -> Archived:
         raise FormatError(f"{path.name!r} is no archive of entries")
     about = parse_canonical(files[ABOUT])
     origin, end, stated = about.get("origin"), about.get("end"), about.get("root")
-    if set(about) != {"v", "origin", "end", "root"} or about["v"] != 1 or type(end) is not int or end % WIDTH:
+    if (
+        set(about) != {"v", "origin", "end", "root"}
+        or about["v"] != 1
+        or about["v"] is True
+        or type(end) is not int
+        or end % WIDTH
+    ):
         raise FormatError(f"{ABOUT}: other members or another version")
     names = [entries_path(index) for index in range(end // WIDTH)]
     if set(files) != {*names, ABOUT, SUMS}:

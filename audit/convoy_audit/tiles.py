@@ -24,6 +24,7 @@ from convoy_audit.merkle import Tree
 WIDTH: Final = 256
 HEIGHT: Final = 8
 MAX_LEVEL: Final = 63
+MAX_INDEX: Final = 2**63 - 1
 _PATH: Final = re.compile(
     r"tile/(?P<level>entries|[0-9]{1,2})/(?P<number>(?:x[0-9]{3}/){0,6}[0-9]{3})"
     r"(?:\.p/(?P<width>[0-9]{1,3}))?"
@@ -66,7 +67,7 @@ def parse_path(path: str) -> tuple[str, Span]:
     Raises:
         FormatError: not a path that ``tile_path`` or ``entries_path`` writes.
     """
-    match = _PATH.fullmatch(path)
+    match = _PATH.fullmatch(path) if isinstance(path, str) else None
     if match is None:
         raise FormatError("not the path of a tile")
     level, number, width = match["level"], match["number"], match["width"]
@@ -103,22 +104,35 @@ def tile_spans(size: int) -> Iterator[Span]:
 
 
 def tile_data(tree: Tree, span: Span) -> bytes:
-    """Return the hashes of a tile."""
+    """Return the hashes of a tile.
+
+    Raises:
+        FormatError: the tree is too small for it.
+    """
     step = 1 << (HEIGHT * span.level)
     first = span.index * WIDTH
+    if not is_within(span, tree.size):
+        raise FormatError(f"a tile beyond a tree of {tree.size}")
     return b"".join(tree.subtree((first + i) * step, (first + i + 1) * step) for i in range(span.width))
+
+
+def is_within(span: Span, size: int) -> bool:
+    """Tell whether a tree of this size has all hashes of a tile."""
+    return span.index >= 0 and span.width > 0 and (span.index * WIDTH + span.width) << (HEIGHT * span.level) <= size
 
 
 def encode_bundle(entries: Iterable[bytes]) -> bytes:
     """Return entries as one bundle.
 
     Raises:
-        FormatError: an entry that is empty or too long.
+        FormatError: an entry that is empty or too long, or more than 256 of them.
     """
     parts: list[bytes] = []
     for entry in entries:
         check_length(entry)
         parts += (_LENGTH.pack(len(entry)), entry)
+    if len(parts) > 2 * WIDTH:
+        raise FormatError(f"a bundle of more than {WIDTH} entries")
     return b"".join(parts)
 
 
@@ -128,6 +142,8 @@ def decode_bundle(data: bytes, width: int) -> list[bytes]:
     Raises:
         FormatError: another number of entries, or bytes left over.
     """
+    if not isinstance(data, bytes):
+        raise FormatError(f"a bundle is bytes, not {type(data).__name__}")
     entries: list[bytes] = []
     at, end = 0, len(data)
     while at < end:
@@ -146,8 +162,8 @@ def decode_bundle(data: bytes, width: int) -> list[bytes]:
 
 
 def _number(index: int, width: int) -> str:
-    if index < 0 or not 1 <= width <= WIDTH:
-        raise FormatError("a tile index is from 0, its width 1 to 256")
+    if not 0 <= index <= MAX_INDEX or not 1 <= width <= WIDTH:
+        raise FormatError("a tile index is from 0 and less than 2^63, its width 1 to 256")
     parts = [f"{index % 1000:03d}"]
     while index := index // 1000:
         parts.append(f"x{index % 1000:03d}")

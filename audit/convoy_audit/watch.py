@@ -13,6 +13,7 @@ compare checkpoints (every quorum needs most witnesses, so both halves cannot ha
 
 from __future__ import annotations
 
+import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -166,7 +167,7 @@ def _get(url: str, timeout_s: float) -> bytes | None:
         if error.code in (404, 410):
             return None
         raise FormatError(f"the log answers with status {error.code}") from None
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (http.client.HTTPException, OSError, ValueError) as error:  # URLError is an OSError
         raise FormatError(f"the log cannot be reached: {str(error)[:120]}") from None
     if len(data) > MAX_ANSWER_BYTES:
         raise FormatError("the log answers with too much")

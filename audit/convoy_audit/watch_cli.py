@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from convoy_audit.policy import Policy
     from convoy_audit.watch import Look, Memory
 
+MAX_PAUSE_S: Final = 86_400.0
 _WORDS: Final = {
     "en": {
         "fine": "{size} entries ({grown} new), root {root}, consistent with what was remembered.",
@@ -43,7 +44,7 @@ def add_watch(commands: Any) -> None:
     )
     command.add_argument("--policy", type=Path, metavar="FILE", help="the policy that you trust (tlog-policy)")
     command.add_argument("--once", action="store_true", help="look once and exit")
-    command.add_argument("--every", type=float, default=10.0, metavar="S", help="seconds between two looks (10)")
+    command.add_argument("--every", type=_pause_s, default=10.0, metavar="S", help="seconds between two looks (10)")
     command.add_argument(
         "--stale", type=int, default=60, metavar="S", help="alarm when the newest cosignature is older (60)"
     )
@@ -51,6 +52,16 @@ def add_watch(commands: Any) -> None:
     command.add_argument("--json", action="store_true", help="print one line of data a look")
     command.add_argument("--lang", choices=("en", "zh"), default="en", help="language of the text")
     command.set_defaults(act=_watch)
+
+
+def _pause_s(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= MAX_PAUSE_S:
+        raise argparse.ArgumentTypeError(f"{text}: seconds from above 0 to {MAX_PAUSE_S:.0f}")
+    return seconds
 
 
 def _watch(given: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, cast
 
-from convoy_audit.canonical import b64, canonical_bytes, decimal, digest, parse_canonical, unb64
+from convoy_audit.canonical import b64, canonical_bytes, decimal, digest, octets, parse_canonical, unb64
 from convoy_audit.checkpoint import Checkpoint, peek
 from convoy_audit.errors import (
     FormatError,
@@ -97,7 +97,7 @@ class Alarm:
         value = parse_canonical(data)
         finding = value.get("finding")
         texts = [value.get(name) for name in ("origin", "known", "offered")]
-        if finding not in ("rollback", "fork", "inconsistent") or value.get("v") != 1:
+        if finding not in ("rollback", "fork", "inconsistent") or value.get("v") != 1 or value["v"] is True:
             raise FormatError("an alarm of an unknown kind or version")
         if len(value) != 5 or not all(isinstance(text, str) for text in texts):
             raise FormatError("an alarm with other members")
@@ -195,10 +195,12 @@ class Witness:
             time_s: the witness's clock, POSIX seconds.
 
         Raises:
-            FormatError: not a signed checkpoint.
+            FormatError: not a signed checkpoint, or ``time_s`` is no time.
             WitnessRefusal: see ``convoy_audit.errors``; on rollback and fork both notes are kept.
             StoreError: it could not be stored; nothing was cosigned.
         """
+        if type(time_s) is not int or time_s < 1:
+            raise FormatError("a witness states the time, in whole seconds since 1970; 0 is none")
         checkpoint, signed = self._open(note)
         for _ in range(ATTEMPTS):
             remembered = self._store.load(checkpoint.origin)
@@ -354,7 +356,7 @@ def parse_request(body: bytes) -> tuple[int, list[bytes], bytes]:
     Raises:
         FormatError: not such a body.
     """
-    head, blank, note = body.partition(b"\n\n")
+    head, blank, note = octets(body, "a request").partition(b"\n\n")
     try:
         lines = head.decode("ascii").split("\n")
     except UnicodeDecodeError:

@@ -140,6 +140,7 @@ class ZkProof:
         if (
             set(value) != _MEMBERS
             or value["v"] != 1
+            or value["v"] is True
             or value["type"] != "convoy-zk-proof"
             or value["label"] != LABEL[0]
         ):
