@@ -105,7 +105,7 @@ class Description:
     @property
     def exposure_unit(self) -> float:
         """What one unit of exposure is, in years."""
-        return UNITS[str(self.text.get("exposureUnit", "years"))]
+        return UNITS.get(str(self.text.get("exposureUnit", "years")), 1.0)  # another unit is a fault of its own
 
     @property
     def claims(self) -> str:
@@ -327,7 +327,8 @@ class Description:
             )
             cuts, coarse = [float(f"{value:.4g}") for value in values], feature.get("coarse")
         else:
-            seen = columns[name][learn & np.isfinite(columns[name].astype(np.float64))].astype(np.float64)
+            values = columns[name].astype(np.float64)
+            seen = values[learn & np.isfinite(values) & (values > -1e299)]
             cuts, coarse = _usual_cuts(seen, AUTO_CELLS), None
             self.note(f"column {name!r} has no cuts: read from the learning rows, agree public ones before signing")
         cuts = sorted(set(cuts))
@@ -379,8 +380,15 @@ class Description:
         except ValidationError as error:
             for found in error.errors():
                 where = ".".join(str(part) for part in found["loc"])
-                self.fault(Fault(place, f"{where or 'it'}: {found['msg']}", "see docs/benchmarks.md"))
+                self.fault(Fault(place, f"{where or 'it'}: {_said(found)}", "see docs/benchmarks.md"))
             return None
+
+
+def _said(found: Mapping[str, Any]) -> str:
+    """Return what a validator says in words of the description."""
+    if found["type"] == "string_pattern_mismatch":
+        return f"{found['input']!r} is no number that a contract can hold"
+    return str(found["msg"]).removeprefix("Value error, ")
 
 
 EXPOSURE = "(exposure: one year)"

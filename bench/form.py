@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
 from description import FEATURE_MEMBERS, MEMBERS, OPTIONAL, UNITS, Description, DescriptionRefused, Fault
 
+from convoy_contracts.specification import PairsSpecification, RiskSpecification
+
 MOST_BINS = 64
+RIVALS = ("GLM3",)
 
 
 def read_description(path: Path) -> Description:
@@ -18,18 +22,18 @@ def read_description(path: Path) -> Description:
     Raises:
         DescriptionRefused: not a mapping, missing members, or parts of a form that nothing can be read from.
     """
-    text = _mapping(path)
-    if "extends" in text:
-        base = _mapping(path.parent / str(text["extends"]))
-        text = {**base, **text}
-    asked = Description(path, text)
+    asked = Description(path, _extended(path))
+    text = asked.text
     for name in sorted(map(str, set(text) - MEMBERS - OPTIONAL)):
         asked.fault(Fault("description", f"unknown members: {name!r}", f"use {sorted(MEMBERS | OPTIONAL)}"))
     for name in sorted(MEMBERS - set(text)):
         asked.fault(Fault("description", f"missing members: {name!r}", "add it; see docs/benchmarks.md"))
     if not text.get("towers") and not text.get("features"):
         asked.fault(Fault("description", "neither 'features' nor 'towers'", "name the rating factors"))
-    if not _is_shaped(asked) or MEMBERS - set(text):
+    for name in sorted(MEMBERS & set(text)):
+        if not isinstance(text[name], str) or not text[name].strip():
+            asked.fault(Fault(name, f"it is {text[name]!r}", "write one text, in quotes where it is a number"))
+    if not _is_shaped(asked):
         asked.stop_at_faults()
     named = [*(text.get("features") or ()), *asked.tower_features]
     for feature in named:
@@ -42,7 +46,7 @@ def read_description(path: Path) -> Description:
     is_named = all(isinstance(feature, str) or (isinstance(feature, dict) and "name" in feature) for feature in named)
     _check_rules(asked)
     _check_numbers(asked)
-    if not is_named:
+    if not is_named or MEMBERS - set(text):
         asked.stop_at_faults()
     _check_names(asked)
     asked.is_well_formed = not asked.faults
@@ -68,6 +72,14 @@ def _check_feature(asked: Description, feature: dict[str, Any]) -> None:
             asked.fault(Fault(place, f"{member} holds {[v for v in given if _number(v) is None]!r}", "write numbers"))
         elif member == "range" and (len(given) != 2 or float(given[0]) >= float(given[1])):
             asked.fault(Fault(place, f"range is {given!r}", "write [low, high]"))
+        elif member in ("knots", "cuts", "coarse") and any(float(b) <= float(a) for a, b in pairwise(given)):
+            asked.fault(Fault(place, f"{member} is {given!r}", "write them from low to high, each once"))
+        elif member == "knots" and len(given) < 2:
+            asked.fault(Fault(place, f"knots is {given!r}", "give at least two"))
+        elif member in ("knots", "range") and feature.get("scale") == "log1p" and float(given[0]) < 0:
+            asked.fault(
+                Fault(place, f"{member} begins at {given[0]} with scale log1p", "begin at 0 or above, or use linear")
+            )
     if "bins" in feature and not (type(feature["bins"]) is int and 2 <= feature["bins"] <= MOST_BINS):
         asked.fault(Fault(place, f"bins is {feature['bins']!r}", f"use a whole number from 2 to {MOST_BINS}"))
     if feature.get("scale", "linear") not in ("linear", "log1p"):
@@ -87,7 +99,14 @@ def _check_numbers(asked: Description) -> None:
         asked.fault(Fault("leaveOut", f"it is {text['leaveOut']!r}", "write true or false"))
     if text.get("rivals") is not None and not isinstance(text["rivals"], list):
         asked.fault(Fault("rivals", "it is not a list", "write [GLM3], or leave it out"))
+    for name in text["rivals"] if isinstance(text.get("rivals"), list) else ():
+        if name not in RIVALS:
+            asked.fault(
+                Fault("rivals", f"there is no rival {name!r}", f"use {list(RIVALS)}; the usual ones need no name")
+            )
     for role, tower in (text.get("towers") or {}).items():
+        for member in sorted(map(str, set(tower) - {"features", "cap"})):
+            asked.fault(Fault(f"towers.{role}", f"unknown member {member!r}", "use features and cap"))
         cap = _number(tower.get("cap", 1))
         if cap is None or cap <= 0:
             asked.fault(Fault(f"towers.{role}", f"cap is {tower['cap']!r}", "write a positive number"))
@@ -148,6 +167,24 @@ def _check_rules(asked: Description) -> None:
         asked.fault(Fault(f"towers.{role}", "there is no such role", "use insurer and oem"))
     if asked.text.get("towers") and "insurer" not in asked.text["towers"]:
         asked.fault(Fault("towers", "there is no tower 'insurer'", "add it: claims and exposure are the insurers'"))
+    for member, known in (("settings", RiskSpecification), ("boosting", PairsSpecification)):
+        allowed = set(known.model_fields) - {
+            "kind",
+            "towers",
+            "features",
+            "claims",
+            "exposure",
+            "patterns",
+            "epsilonMicro",
+        }
+        for name in sorted(map(str, set(asked.text.get(member) or {}) - allowed)):
+            asked.fault(Fault(member, f"unknown member {name!r}", f"use {sorted(allowed)}"))
+    if asked.text.get("boosting") is False and not asked.text.get("towers"):
+        asked.fault(
+            Fault("boosting", "it is false and there are no towers: nothing is trained", "leave one of them in")
+        )
+    if "column" in split and set(split) & {"testShare", "seed", "groupBy"}:
+        asked.fault(Fault("split", "a column beside testShare, seed or groupBy", "say one or the other"))
     if "column" in split and "learn" not in split:
         asked.fault(Fault("split", "a column without 'learn'", "name the values whose rows are learned from"))
     share = split.get("testShare", 0.2)
@@ -166,9 +203,31 @@ def _check_rules(asked: Description) -> None:
         asked.fault(Fault("insurers", "groups is not a mapping", "write groups: {name: [values]}"))
 
 
+def _extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a description with what it extends, step by step."""
+    if path.resolve() in seen:
+        raise DescriptionRefused(f"{path.name}: extends: it extends itself. Fix: name another file.")
+    text = _mapping(path)
+    if "extends" not in text:
+        return text
+    return {**_extended(path.parent / str(text["extends"]), (*seen, path.resolve())), **text}
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.YAMLError(f"{', '.join(map(repr, twice))} is there twice{node.start_mark}")
+        return dict(super().construct_mapping(node, deep))
+
+
 def _mapping(path: Path) -> dict[str, Any]:
     try:
-        text = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DescriptionRefused(f"{path.name}: it cannot be read as YAML: {error}. Fix: correct the file.") from error
     if not isinstance(text, dict):

@@ -28,6 +28,8 @@ LARGEST_CLAIMS = 1000
 LARGEST_BLOCK = 1 << 28
 """Bytes of a CSV file from which types are inferred: the whole of any ordinary file."""
 MOST_PARTIES = 5
+PACKED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z")
+_COMMA_NUMBER = r"^\s*-?[0-9]+,[0-9]+\s*$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,9 @@ def _plain(column: pa.ChunkedArray) -> pa.Array:
         made = made.dictionary_decode()
     if pa.types.is_binary(made.type) or pa.types.is_large_binary(made.type):
         with contextlib.suppress(pa.ArrowException):  # what is no text is refused with its column
-            return made.cast(pa.string())
+            made = made.cast(pa.string())
+    if pa.types.is_string(made.type) or pa.types.is_large_string(made.type):  # an empty cell of a CSV file is missing
+        return pc.if_else(pc.equal(pc.utf8_trim_whitespace(made), ""), None, made)
     return made.cast(pa.float64()) if pa.types.is_decimal(made.type) else made
 
 
@@ -221,22 +225,31 @@ def _locate(asked: Description, data: Path | None) -> Path:
     for place in tried:
         if place.is_file():
             return place
-    raise DescriptionRefused(
-        f"{asked.file.name}: path: no file {' or '.join(map(str, tried))}. Fix: give its folder with --data."
-    )
+    asked.fault(Fault("path", f"no file {' or '.join(map(str, tried))}", "correct it, or give its folder with --data"))
+    asked.stop_at_faults()
+    raise AssertionError("a fault stops")
 
 
 def _table(place: Path) -> pa.Table:
+    if place.suffix.lower() in PACKED:
+        raise DescriptionRefused(f"{place.name}: it is packed. Fix: unpack it, and name the Parquet or CSV file in it.")
     try:
         if place.suffix.lower() in (".csv", ".tsv", ".txt"):
-            first = place.open(encoding="utf-8", errors="replace").readline()
+            with place.open(encoding="utf-8", errors="replace") as file:
+                first = file.readline()
             mark = max((",", ";", "\t", "|"), key=first.count)
-            return pyarrow.csv.read_csv(
+            table = pyarrow.csv.read_csv(
                 place,
                 read_options=pyarrow.csv.ReadOptions(block_size=min(LARGEST_BLOCK, place.stat().st_size + 1)),
                 parse_options=pyarrow.csv.ParseOptions(delimiter=mark),
             )
-        return pyarrow.parquet.read_table(place)
+        else:
+            table = pyarrow.parquet.read_table(place)
+        return table.rename_columns(list(table.column_names))
+    except UnicodeDecodeError:
+        raise DescriptionRefused(
+            f"{place.name}: its header is not UTF-8. Fix: save the file as UTF-8 (Chinese Excel writes GBK by default)."
+        ) from None
     except (pa.ArrowException, OSError) as error:
         raise DescriptionRefused(
             f"{place.name}: it cannot be read: {error}. Fix: give a Parquet file, or a CSV file with a header line."
@@ -317,6 +330,10 @@ def _numbers(
 
 def _names(asked: Description, name: str, column: pa.Array) -> npt.NDArray[Any]:
     missing = int(column.null_count)
+    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    if is_text and missing < len(column) and pc.all(pc.match_substring_regex(column, _COMMA_NUMBER)).as_py():
+        fix = "save them with points, 0.5, as CSV files of numbers have them"
+        asked.fault(Fault(f"column {name!r}", "its values are numbers with decimal commas", fix))
     if pa.types.is_floating(column.type):
         missing += int(pc.sum(pc.is_nan(column)).as_py() or 0)
     asked.absent[name] = missing
@@ -339,12 +356,16 @@ def _text(value: object) -> str:
     return str(value)
 
 
+def _words(values: npt.NDArray[Any]) -> str:
+    return {"O": "texts", "U": "texts", "M": "dates", "b": "true and false"}.get(values.dtype.kind, str(values.dtype))
+
+
 def _claims(
     asked: Description, values: npt.NDArray[Any], holders: npt.NDArray[np.str_] | None
 ) -> npt.NDArray[np.int64]:
     place = f"column {asked.claims!r}"
     if values.dtype.kind not in "iufb":
-        asked.fault(Fault(place, f"it holds {values.dtype}, not claim counts", "give whole numbers from 0 on"))
+        asked.fault(Fault(place, f"it holds {_words(values)}, not claim counts", "give whole numbers from 0 on"))
         return np.zeros(values.size, dtype=np.int64)
     numbers = values.astype(np.float64)
     bad = _no_claims(numbers)
@@ -364,7 +385,8 @@ def _exposure(
 ) -> npt.NDArray[np.float64]:
     place = f"column {asked.exposure!r}"
     if values.dtype.kind not in "iuf":
-        asked.fault(Fault(place, f"it holds {values.dtype}, not years", "give years in (0, 10]"))
+        fix = "give years in (0, 10], with decimal points"
+        asked.fault(Fault(place, f"it holds {_words(values)}, not years", fix))
         return np.ones(values.size)
     numbers = values.astype(np.float64) * asked.exposure_unit
     bad = _no_exposure(numbers)

@@ -22,7 +22,7 @@ def one_row_per_person(
     learn: npt.NDArray[np.bool_],
     claims: str,
     years: str,
-) -> npt.NDArray[np.bool_]:
+) -> tuple[npt.NDArray[np.bool_], int]:
     """Add claims and exposure of a person's learning rows at one insurer to its longest row, in place.
 
     Args:
@@ -31,10 +31,11 @@ def one_row_per_person(
         insurer: (N,) a person at two insurers is two persons (LIMIT: the two losses add up).
         learn: (N,) learning rows.
         claims: name of the claim counts.
-        years: name of the exposure; a sum beyond 10 years counts as 10.
+        years: name of the exposure. Of a person with more than 10 years in all, 10 years count and the claims in the same
+            proportion, so that the rate stays what it was.
 
     Returns:
-        (N,) rows to keep: all test rows, and one learning row per person and insurer.
+        (N,) rows to keep: all test rows, and one learning row per person and insurer; and how many persons were cut.
     """
     rows = np.flatnonzero(learn)
     codes = np.unique(keys[rows].astype(np.str_), return_inverse=True)[1].astype(np.int64)
@@ -46,8 +47,9 @@ def one_row_per_person(
     columns[years] = columns[years].astype(np.float64).copy()
     total = np.bincount(person, columns[claims][rows])
     length = np.bincount(person, columns[years][rows])
-    columns[claims][chosen] = np.rint(total).astype(columns[claims].dtype)
+    share = np.minimum(1.0, LONGEST_YEARS / np.maximum(length, LONGEST_YEARS))
+    columns[claims][chosen] = np.rint(total * share).astype(columns[claims].dtype)
     columns[years][chosen] = np.minimum(length, LONGEST_YEARS)
     keep = ~learn
     keep[chosen] = True
-    return keep
+    return keep, int((length > LONGEST_YEARS).sum())

@@ -18,17 +18,20 @@ import numpy.typing as npt
 from description import Description, DescriptionRefused, Fault
 from form import read_description
 from frames import at_parties, read_frame
-from persons import one_row_per_person
+from persons import LONGEST_YEARS, one_row_per_person
 
 from convoy_contracts.specification import Cells, Cuts, Feature, Levels, PairsSpecification, RiskSpecification
+from convoy_models.gates import MIN_INSURERS
 
 __all__ = ["Columns", "DescriptionRefused", "Portfolio", "read_portfolio"]
 
 Columns = dict[str, npt.NDArray[Any]]
 LARGEST_GROUP_COUNT = 512
 """More insurers than this are taken for a mistake in the description."""
+FEWEST_TEST_ROWS, FEW_LEARNING_ROWS = 10, 100
 MOST_SHOWN = 3
 """Unknown values that a fault names."""
+YES_AND_NO = frozenset({"yes", "no", "on", "off", "y", "n"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +139,20 @@ def read_portfolio(description: Path, data: Path | None, epsilon: float) -> Port
     if not asked.faults and not columns[asked.claims][learn].any():
         cause = f"none of the {int(learn.sum())} learning rows has a claim"
         asked.fault(Fault(f"column {asked.claims!r}", cause, "split in another way, or give more rows"))
+    if not asked.faults:
+        _check_test(asked, columns, learn)
+        _check_insurers(asked, names, insurer, learn)
     if not learn.any():
         asked.stop_at_faults()
     if asked.person is not None and not asked.faults:
         before = int(learn.sum())
-        keep = one_row_per_person(columns, columns[asked.person], insurer, learn, asked.claims, frame.exposure)
+        keep, cut = one_row_per_person(columns, columns[asked.person], insurer, learn, asked.claims, frame.exposure)
         columns = {name: values[keep] for name, values in columns.items()}
         insurer, learn, linked = insurer[keep], learn[keep], linked[keep]
         asked.note(f"{before} learning rows are {int(learn.sum())} persons: claims and years added, for rivals too")
+        if cut:
+            asked.note(f"{cut} persons have more than {LONGEST_YEARS:.0f} years in all: so many count, and claims in the same"
+                       " proportion")  # fmt: skip
     specification = asked.towers(epsilon, columns, learn, is_partial=not bool(linked.all()))
     pairs = asked.pairs(epsilon, columns, learn)
     owners = np.array(names)[insurer]
@@ -167,6 +176,35 @@ def read_portfolio(description: Path, data: Path | None, epsilon: float) -> Port
         notes=asked.notes,
         rivals=asked.rivals,
     )
+
+
+def _check_test(asked: Description, columns: Columns, learn: npt.NDArray[np.bool_]) -> None:
+    """Refuse test rows that nothing can be judged on."""
+    size, claims = int((~learn).sum()), columns[asked.claims][~learn]
+    fix = "split in another way, or give more rows"
+    if size < FEWEST_TEST_ROWS:
+        asked.fault(Fault("split", f"{size} test rows; at least {FEWEST_TEST_ROWS} are needed to judge", fix))
+    elif not claims.any():
+        asked.fault(Fault(f"column {asked.claims!r}", f"none of the {size} test rows has a claim", fix))
+
+
+def _check_insurers(
+    asked: Description, names: Sequence[str], insurer: npt.NDArray[np.int64], learn: npt.NDArray[np.bool_]
+) -> None:
+    """Refuse insurers without rows; say of a market what nodes would refuse."""
+    rows = np.bincount(insurer[learn], minlength=len(names))
+    for name, size in zip(names, np.bincount(insurer, minlength=len(names)).tolist(), strict=True):
+        if not size:
+            fix = "correct its values, leave it out, or deal fewer insurers"
+            asked.fault(Fault("insurers", f"{name!r} has no row", fix))
+    few = [f"{name}: {int(rows[k])}" for k, name in enumerate(names) if rows[k] < FEW_LEARNING_ROWS]
+    if few:
+        shown = ", ".join(few[:MOST_SHOWN]) + (", ..." if len(few) > MOST_SHOWN else "")
+        asked.note(f"{len(few)} insurer(s) with fewer than {FEW_LEARNING_ROWS} learning rows ({shown}): what an insurer has"
+                   " alone is hardly a model there")  # fmt: skip
+    if len(names) < MIN_INSURERS:
+        asked.note(f"{len(names)} insurer(s): nodes refuse a market of fewer than {MIN_INSURERS} (INSURERS_TOO_FEW), since the"
+                   " sum of two tells each of them the other's")  # fmt: skip
 
 
 def _split(asked: Description, columns: Columns) -> npt.NDArray[np.bool_]:
@@ -211,6 +249,10 @@ def _insurers(asked: Description, columns: Columns) -> tuple[tuple[str, ...], np
     rule, size = asked.insurers, columns[asked.claims].size
     if "count" in rule:
         count = int(rule["count"])
+        if count > min(size, LARGEST_GROUP_COUNT):
+            most = min(size, LARGEST_GROUP_COUNT)
+            asked.fault(Fault("insurers", f"count is {count} with {size} rows", f"use at most {most}"))
+            return ("insurer-1",), np.zeros(size, dtype=np.int64)
         asked.note(f"insurers: rows are dealt to {count} equal ones, seed {int(rule.get('seed', 1))}")
         dealt = np.random.default_rng(int(rule.get("seed", 1))).permutation(size) % count
         return tuple(f"insurer-{k + 1}" for k in range(count)), dealt.astype(np.int64)
@@ -227,9 +269,17 @@ def _insurers(asked: Description, columns: Columns) -> tuple[tuple[str, ...], np
         )
         return ("insurer-1",), np.zeros(size, dtype=np.int64)
     index = np.full(values.size, -1, dtype=np.int64)
-    for number, members in enumerate(groups.values()):
-        wanted = members if isinstance(members, list) else [members]
-        index[np.isin(values, np.array([_text(member) for member in wanted]))] = number
+    for number, (group, members) in enumerate(groups.items()):
+        wanted = np.array([_text(member) for member in (members if isinstance(members, list) else [members])])
+        mine = np.isin(values, wanted)
+        twice, unknown = values[mine & (index >= 0)], np.setdiff1d(wanted, values)
+        if twice.size:
+            asked.fault(
+                Fault("insurers", f"groups: {twice.tolist()} are in {group!r} and in another", "name each value once")
+            )
+        if unknown.size:
+            asked.note(f"insurers: group {group!r} names {unknown.tolist()}, which no row has")
+        index[mine] = number
     if np.any(index < 0):
         lost = values[index < 0][:5].tolist()
         asked.fault(
@@ -282,7 +332,10 @@ def _check_levels(
             shown = ", ".join(map(repr, found[:MOST_SHOWN].tolist())) + (", ..." if found.size > MOST_SHOWN else "")
             whose = " at the carmaker" if is_oem else at_parties(owners, strange)
             cause = f"{int(strange.sum())} learning rows{whose} hold {shown}, not among its levels"
-            asked.fault(Fault(f"column {name!r}", cause, "add them to 'levels', or say 'other: LEVEL'"))
+            fix = "add them to 'levels', or say 'other: LEVEL'"
+            if {"true", "false"} & set(feature.levels) and YES_AND_NO & {text.lower() for text in found.tolist()}:
+                fix = "put yes and no in quotes, because YAML reads them as true and false"
+            asked.fault(Fault(f"column {name!r}", cause, fix))
 
 
 def _note_constant(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -467,6 +468,10 @@ def main(arguments: Sequence[str] | None = None, run_secure: Secure = simulated)
             raise DescriptionRefused(
                 "--epsilon must be positive and below 1000, --seeds at least 1, --federated at least 0"
             )
+        if options.json is not None and (cause := _unwritable(options.json)):
+            raise DescriptionRefused(
+                f"--json {options.json}: {cause}. Fix: name a file in a folder that can be written."
+            )
         if options.federated:
             import federated  # noqa: F401  (now, so that a fault of the apps is told before an hour of training)
         portfolio = read_portfolio(options.dataset, options.data, epsilons[0])
@@ -483,10 +488,19 @@ def main(arguments: Sequence[str] | None = None, run_secure: Secure = simulated)
         return 2
     print(show(portfolio, result))
     if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
         document = _document(portfolio, result, federated_runs=options.federated)
-        options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return 0
+
+
+def _unwritable(file: Path) -> str | None:
+    """Return why a result could not be written there, before hours of training; None if it can. Makes the folder."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return str(error.strerror)
+    is_open = not file.is_dir() and os.access(file if file.exists() else file.parent, os.W_OK)
+    return None if is_open else "it cannot be written"
 
 
 def _document(portfolio: Portfolio, result: Result, *, federated_runs: int) -> dict[str, Any]:

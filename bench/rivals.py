@@ -19,6 +19,9 @@ from convoy_models.risk.tables import TableRows, ordered_tables
 
 Floats = npt.NDArray[np.float64]
 LEARNING_RATE, LEAVES, ROUNDS, PATIENCE = 0.1, 31, 400, 25
+CAUTIOUS: dict[str, float] = {"learning_rate": 0.03, "num_leaves": 4, "lambda_l2": 5.0}
+SMALL_ROWS = 50_000
+"""Below so many rows the usual trees learn the noise; a cautious setting is tried as well."""
 FEWEST_ROWS = 200
 GLM3 = "GLM3 (Wuethrich & Merz)"
 _RIDGE = 1e-4
@@ -48,32 +51,54 @@ def matrix(portfolio: Portfolio) -> tuple[Floats, list[int]]:
 
 
 def boosted(portfolio: Portfolio, features: Floats, named: list[int], which: npt.NDArray[np.bool_]) -> Floats:
-    """Return expected claims of all rows, (N,), from LightGBM on some learning rows, stopped early on a tenth of them."""
+    """Return expected claims of all rows, (N,), from LightGBM on some learning rows.
+
+    Stopped early on a tenth of them. Of few rows (``SMALL_ROWS``) setting and rounds are chosen by five folds instead, and all
+    of them are learned from.
+    """
     import lightgbm
 
     rows = np.flatnonzero(which)
     claims, years = portfolio.claims, portfolio.years
     if rows.size < FEWEST_ROWS or not claims[rows].any():
         return years * (claims[rows].sum() + 1) / (years[rows].sum() + 10)
-    rng = np.random.default_rng(1)
-    is_stop = rng.random(rows.size) < 0.1
-    sets = []
-    for part in (rows[~is_stop], rows[is_stop]):
-        sets.append(
-            lightgbm.Dataset(
-                features[part], claims[part] / years[part], weight=years[part], categorical_feature=named,
-                reference=sets[0] if sets else None, params={"verbose": -1},
-            )
-        )  # fmt: skip
     parameters = {
         "objective": "poisson", "learning_rate": LEARNING_RATE, "num_leaves": LEAVES, "seed": 1, "verbose": -1,
         "num_threads": int(os.environ.get("OMP_NUM_THREADS", "1")), "min_data_in_leaf": 20 if rows.size < 20_000 else 100,
         "deterministic": True,
     }  # fmt: skip
-    model = lightgbm.train(
-        parameters, sets[0], ROUNDS, valid_sets=[sets[1]], callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)]
-    )
+
+    def rows_of(part: npt.NDArray[np.int64], like: Any = None) -> Any:
+        return lightgbm.Dataset(
+            features[part], claims[part] / years[part], weight=years[part], categorical_feature=named, reference=like,
+            params={"verbose": -1}, free_raw_data=False,
+        )  # fmt: skip
+
+    if rows.size < SMALL_ROWS:
+        setting, rounds = _chosen(parameters, rows_of(rows))
+        model = lightgbm.train(setting, rows_of(rows), rounds)
+    else:
+        is_stop = np.random.default_rng(1).random(rows.size) < 0.1
+        learned = rows_of(rows[~is_stop])
+        stop = lightgbm.early_stopping(PATIENCE, verbose=False)
+        model = lightgbm.train(
+            parameters, learned, ROUNDS, valid_sets=[rows_of(rows[is_stop], learned)], callbacks=[stop]
+        )
     return np.asarray(model.predict(features), dtype=np.float64) * years
+
+
+def _chosen(parameters: dict[str, Any], learned: Any) -> tuple[dict[str, Any], int]:
+    """Return setting and rounds with the lowest mean deviance over five folds: the usual one, or the cautious one."""
+    import lightgbm
+
+    found = []
+    for setting, rounds in ((parameters, ROUNDS), (parameters | CAUTIOUS, 4 * ROUNDS)):
+        stop = lightgbm.early_stopping(PATIENCE * rounds // ROUNDS, verbose=False)
+        told = lightgbm.cv(setting, learned, rounds, nfold=5, stratified=False, seed=1, callbacks=[stop])
+        scores = told["valid poisson-mean"]
+        found.append((scores[-1], len(scores), setting))
+    _, rounds, setting = min(found, key=lambda one: one[0])
+    return setting, rounds
 
 
 def pooled_glm(portfolio: Portfolio) -> Floats:

@@ -408,3 +408,160 @@ def test_rows_that_cannot_be_used_are_left_out_where_the_description_says_so(tmp
         read(tmp_path, columns | {"years": np.zeros(SIZE)}, leaveOut=True)
     with pytest.raises(DescriptionRefused, match="write true or false"):
         read(tmp_path, columns, leaveOut="yes")
+
+
+def test_a_fleet_of_more_years_than_count_keeps_its_rate(tmp_path: Path) -> None:
+    """Of 60 vehicle years ten count, and claims in the same proportion: nobody's rate grows by being added up."""
+    columns = data()
+    owner = np.where(np.arange(SIZE) < 2_400, np.arange(SIZE) // 60, 10_000 + np.arange(SIZE))
+    columns |= {"owner": owner, "years": np.full(SIZE, 1.0), "claims": np.random.default_rng(3).poisson(0.3, SIZE)}
+    portfolio = read(tmp_path, columns, person="owner", split={"groupBy": "owner", "seed": 2}, insurers={"count": 3})
+    learn = portfolio.learn
+    fleets = learn & (portfolio.years > 9)
+    assert fleets.sum() > 20
+    assert portfolio.claims[fleets].sum() / portfolio.years[fleets].sum() == pytest.approx(0.3, abs=0.06)
+    assert any(f"{int(fleets.sum())} persons have more than 10 years" in note for note in portfolio.notes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"exposureUnit": "weeks"}, "exposureUnit: it is 'weeks'"),
+        ({"features": [{"name": "age", "knots": [40]}]}, "knots is [40]"),
+        ({"features": [{"name": "age", "cuts": [40, 30, 30]}]}, "from low to high"),
+        ({"features": [{"name": "power", "range": [-50, 100], "scale": "log1p"}]}, "begins at -50 with scale log1p"),
+        ({"boosting": False}, "nothing is trained"),
+        ({"boosting": {"passess": 3}}, "unknown member 'passess'"),
+        ({"settings": {"sweps": 3}}, "unknown member 'sweps'"),
+        ({"towers": {"insurer": {"features": ["age"], "Cap": 2}}}, "unknown member 'Cap'"),
+        ({"rivals": ["GLM9"]}, "there is no rival 'GLM9'"),
+        ({"split": {"testShare": 0.0005}}, "test rows; at least 10"),
+        ({"split": {"column": "set", "learn": ["learn"], "testShare": 0.3}}, "a column beside testShare"),
+        ({"insurers": {"count": 5_000}}, "count is 5000 with 4000 rows"),
+        ({"insurers": {"column": "who", "groups": {"x": ["A", "B", "C"], "y": ["Z"]}}}, "'y' has no row"),
+        ({"insurers": {"column": "who", "groups": {"x": ["A", "B"], "y": ["B", "C"]}}}, "are in 'y' and in another"),
+        ({"claims": ["claims"]}, "claims: it is ['claims']"),
+        ({"path": "gone.parquet", "exposureUnit": "weeks", "name": 5}, "no file"),
+    ],
+)
+def test_what_would_be_taken_silently_or_fail_later_is_refused(
+    tmp_path: Path, changes: dict[str, Any], cause: str
+) -> None:
+    """Each in words of the description; where several are wrong, all of them."""
+    place = described(tmp_path, data(), **(changes if "path" not in changes else {}))
+    if "path" in changes:
+        place.write_text(yaml.safe_dump(USUAL | changes), encoding="utf-8")
+    with pytest.raises(DescriptionRefused) as refused:
+        read_portfolio(place, None, 4.0)
+    assert cause in str(refused.value)
+    if "path" in changes:
+        assert "exposureUnit" in str(refused.value)
+        assert "name: it is 5" in str(refused.value)
+
+
+def test_test_rows_without_a_claim_judge_nothing(tmp_path: Path) -> None:
+    """D2, Gini and the ranking would be numbers without a meaning."""
+    columns = data()
+    columns["claims"] = np.where(columns["set"] == "test", 0, columns["claims"])
+    with pytest.raises(DescriptionRefused, match="test rows has a claim"):
+        read(tmp_path, columns)
+
+
+def test_a_market_that_nodes_would_refuse_is_said_to_be_one(tmp_path: Path) -> None:
+    """Two insurers, and one that has hardly a row: shown, with a note."""
+    columns = data()
+    columns["who"] = np.where(np.arange(SIZE) < 30, "A", "B")
+    notes = " ".join(read(tmp_path, columns).notes)
+    assert "fewer than 3 (INSURERS_TOO_FEW)" in notes
+    assert "1 insurer(s) with fewer than 100 learning rows (A: " in notes
+
+
+def test_a_csv_file_says_what_its_parquet_file_says(tmp_path: Path) -> None:
+    """An empty cell of text is missing, in a level of its own or where the description says."""
+    columns = data()
+    columns["town"] = [None if k % 20 == 0 else town for k, town in enumerate(columns["town"])]
+    levels = [{"name": "town", "levels": ["north", "south", "east"]}]
+    for place in ("odd.parquet", "odd.csv"):
+        portfolio = read(tmp_path, columns, path=place, features=levels)
+        assert "column 'town': 200 missing values are the level '(missing)'" in portfolio.notes
+        assert (portfolio.columns["town"] == "(missing)").sum() == 200
+    put = read(tmp_path, columns, path="odd.csv", features=[levels[0] | {"missing": "east"}])
+    assert not (put.columns["town"] == "(missing)").any()
+
+
+def test_a_column_of_nothing_is_one_cell_in_either_format(tmp_path: Path) -> None:
+    """All values missing: a note, not a fault about cuts that nobody wrote."""
+    columns = data() | {"power": np.full(SIZE, np.nan)}
+    for place in ("odd.parquet", "odd.csv"):
+        assert any("column 'power'" in note for note in read(tmp_path, columns, path=place).notes)
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        ("年龄,n\n30,1\n".encode("gbk"), "not UTF-8"),
+        (b"age,power,n,years\n" + b'30,"1,5",1,"0,5"\n' * 50, "decimal commas"),
+    ],
+)
+def test_files_as_spreadsheets_write_them_are_refused_with_the_fix(tmp_path: Path, content: bytes, cause: str) -> None:
+    """GBK and decimal commas."""
+    place = described(tmp_path, data(), path="odd.csv", claims="n", features=["power"], split=None, insurers=None)
+    (tmp_path / "odd.csv").write_bytes(content)
+    with pytest.raises(DescriptionRefused, match=cause):
+        read_portfolio(place, None, 4.0)
+    (tmp_path / "odd.csv.gz").write_bytes(content)
+    place.write_text(yaml.safe_dump(USUAL | {"path": "odd.csv.gz"}), encoding="utf-8")
+    with pytest.raises(DescriptionRefused, match="unpack it"):
+        read_portfolio(place, None, 4.0)
+
+
+def test_yes_and_no_of_yaml_are_explained(tmp_path: Path) -> None:
+    """YAML 1.1 reads them as true and false; the file has the words."""
+    columns = data() | {"garage": np.random.default_rng(1).choice(["yes", "no"], SIZE)}
+    with pytest.raises(DescriptionRefused, match="put yes and no in quotes"):
+        read(tmp_path, columns, features=["age", {"name": "garage", "levels": [True, False]}])
+
+
+def test_descriptions_extend_each_other_step_by_step_and_never_themselves(tmp_path: Path) -> None:
+    """Three files; a key that stands twice, and a circle, are refused."""
+    base = described(tmp_path, data())
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump({"extends": base.name, "name": "two"}), encoding="utf-8")
+    (tmp_path / "three.yaml").write_text(yaml.safe_dump({"extends": "two.yaml", "unit": "a car"}), encoding="utf-8")
+    portfolio = read_portfolio(tmp_path / "three.yaml", None, 4.0)
+    assert (portfolio.name, portfolio.unit) == ("two", "a car")
+    (tmp_path / "round.yaml").write_text("extends: round.yaml\nname: x\n", encoding="utf-8")
+    with pytest.raises(DescriptionRefused, match="extends itself"):
+        read_portfolio(tmp_path / "round.yaml", None, 4.0)
+    (tmp_path / "twice.yaml").write_text("name: x\nname: y\n", encoding="utf-8")
+    with pytest.raises(DescriptionRefused, match="'name' is there twice"):
+        read_portfolio(tmp_path / "twice.yaml", None, 4.0)
+
+
+def test_a_result_that_cannot_be_written_is_told_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder in its place, or a folder that cannot be made."""
+    place = described(tmp_path, data())
+    for target in (tmp_path, place / "below.json"):
+        assert risk.main(["--dataset", str(place), "--json", str(target)]) == 2
+        assert "--json" in capsys.readouterr().err
+
+
+def test_a_small_book_has_a_rival_that_does_not_learn_its_noise(tmp_path: Path) -> None:
+    """Where the usual trees lose against a cautious model on rows that neither has seen, the cautious one is the rival."""
+    rng = np.random.default_rng(11)
+    columns = data(3_000)
+    columns |= {f"noise{k}": rng.normal(size=3_000) for k in range(10)}
+    portfolio = read(tmp_path, columns, features=["age", "town", "power", *(f"noise{k}" for k in range(10))])
+    features, named = rivals.matrix(portfolio)
+    both = rivals.boosted(portfolio, features, named, portfolio.learn)
+    usual, rivals_small = rivals.SMALL_ROWS, 0
+    try:
+        rivals.SMALL_ROWS = rivals_small
+        alone = rivals.boosted(portfolio, features, named, portfolio.learn)
+    finally:
+        rivals.SMALL_ROWS = usual
+    test = ~portfolio.learn
+    assert (
+        risk._losses(portfolio.claims[test], both[test]).sum() < risk._losses(portfolio.claims[test], alone[test]).sum()
+    )
