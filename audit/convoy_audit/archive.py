@@ -21,6 +21,7 @@ from typing import Final
 from convoy_audit.errors import EvidenceError, FormatError
 from convoy_audit.pack import Parts, Verdict, build, verify_files
 from convoy_audit.policy import Policy
+from convoy_audit.selection import is_selection, verify_selection
 
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 MAX_FILES: Final = 1_000_000
@@ -53,7 +54,7 @@ def write_pack(path: Path, parts: Parts) -> Path:
 
 
 def verify_pack(path: Path, policy: Policy | None = None, tsa_roots: Sequence[bytes] = (), jobs: int = 1) -> Verdict:
-    """Verify an evidence pack on disk; see ``pack.verify_files``.
+    """Verify an evidence pack on disk, or a selection of entries; see ``pack.verify_files`` and ``selection``.
 
     Args:
         path: folder or zip.
@@ -65,6 +66,8 @@ def verify_pack(path: Path, policy: Policy | None = None, tsa_roots: Sequence[by
         FormatError: there is no evidence pack at ``path``.
     """
     files = read_files(path)
+    if is_selection(files):
+        return verify_selection(files, policy)
     if jobs < 2:
         return verify_files(files, policy, tsa_roots)
     from convoy_audit.skim_pool import bundles_of

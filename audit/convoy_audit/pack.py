@@ -246,6 +246,16 @@ def skim_files(files: Mapping[str, bytes], spans: Iterable[Span], keys: Callable
         yield skim_bundle(content, span.width)
 
 
+def check_strength(policy: Policy) -> None:
+    """Refuse a policy whose quorum one dishonest witness of four could bend.
+
+    Raises:
+        PolicyError: fewer than ``quorum_of`` its witnesses, or none.
+    """
+    if policy.needed < quorum_of(len(policy.quorum_members)) or not policy.quorum_members:
+        raise PolicyError(f"a quorum of {policy.needed} of {len(policy.quorum_members)} witnesses is too weak")
+
+
 class _Verification:
     """One verification, in numbered steps; collects faults and goes on where it can."""
 
@@ -320,8 +330,7 @@ class _Verification:
         self._found("policy", f"{policy.needed} of {len(policy.quorum_members)} witnesses")
         if self._pinned is not None and self._pinned.digest != own.digest:
             self._found("policy", "the pack's own policy differs; the pinned one was used")
-        if policy.needed < quorum_of(len(policy.quorum_members)) or not policy.quorum_members:
-            raise PolicyError(f"a quorum of {policy.needed} of {len(policy.quorum_members)} witnesses is too weak")
+        check_strength(policy)
         return policy
 
     def _is_older(self, policy: Policy) -> bool:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from convoy_audit.composition import composed_micro
 from convoy_audit.entry import parse_entry
 from convoy_audit.errors import FormatError
 from convoy_audit.events import (
@@ -162,7 +163,7 @@ class Use:
     allowed: int = 0
     denied: int = 0
     released: set[str] = field(default_factory=set)
-    spent_micro: dict[str, int] = field(default_factory=dict)  # asset -> micro epsilon in this quarter
+    spent_micro: dict[str, int] = field(default_factory=dict)  # asset -> micro epsilon of this quarter's runs together
 
     def as_json(self) -> dict[str, Any]:
         """Return the row as data."""
@@ -186,11 +187,13 @@ def use_by_quarter(entries: Iterable[bytes]) -> list[Use]:
     """Return the use of every party's data, by contract and quarter, in this order.
 
     A quarter is that of the author's clock in UTC. Spending is what the party's own ledger states for a
-    run, counted once: the settlement where there is one, else the largest statement.
+    run, counted once: the settlement where there is one, else the largest statement. Runs of a quarter are composed as Gaussian
+    mechanisms at the largest delta that they were authorised with (``composition``); epsilons of quarters do not add up.
     """
     names = Names()
     rows: dict[tuple[str, str, str], Use] = {}
     spent: dict[tuple[str, str, str], tuple[str, Mapping[str, int]]] = {}  # contract, run, party
+    deltas: dict[tuple[str, str], int] = {}  # run, asset
 
     def row(contract: str, at: datetime, party: str) -> Use:
         key = (contract, quarter_of(at), party)
@@ -202,6 +205,7 @@ def use_by_quarter(entries: Iterable[bytes]) -> list[Use]:
         names.learn(event)
         match event:
             case RunAuthorised():
+                deltas |= {(event.run, asset): delta for asset, delta in event.delta_nano.items()}
                 for provider in event.providers:
                     use = row(event.contract, event.at, provider)
                     use.runs.add(event.run)
@@ -228,10 +232,13 @@ def use_by_quarter(entries: Iterable[bytes]) -> list[Use]:
                         use.released.add(event.run)
             case _:
                 pass
-    for (contract, _, party), (quarter, charges) in spent.items():
-        use = rows[contract, quarter, party]
+    charged: dict[tuple[str, str, str, str], list[tuple[int, int]]] = {}  # contract, quarter, party, asset
+    for (contract, run, party), (quarter, charges) in spent.items():
         for asset, amount in charges.items():
-            use.spent_micro[asset] = use.spent_micro.get(asset, 0) + amount
+            charged.setdefault((contract, quarter, party, asset), []).append((amount, deltas.get((run, asset), 0)))
+    for (contract, quarter, party, asset), runs in charged.items():
+        delta = max(delta for _, delta in runs) if all(delta for _, delta in runs) else 0
+        rows[contract, quarter, party].spent_micro[asset] = composed_micro([amount for amount, _ in runs], delta)
     return [rows[key] for key in sorted(rows)]
 
 

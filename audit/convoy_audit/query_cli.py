@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import secrets
 import sys
 from collections.abc import Iterable
@@ -33,7 +34,8 @@ _WORDS: Final = {
             "released",
             "epsilon",
         ),
-        "limit": "Use is what the log declares: it shows decisions and ledgers, not what a node did outside of it.",
+        "limit": "Use is what the log declares: it shows decisions and ledgers, not what a node did outside of it. Epsilon composes the "
+        "runs of one quarter (Gaussian mechanisms, rounded up, per person); quarters do not add up.",
         "policy": "Signatures were not verified: give --policy with the policy that you trust.",
         "next": "Next: convoy-audit show LOG ENTRY prints one entry with its proof.",
     },
@@ -42,7 +44,8 @@ _WORDS: Final = {
         "found": "{size} 条中的 {count} 条。",
         "seed": "从 {size} 条中抽取 {count} 条，种子 {seed}。可用 --seed {seed} 重现。",
         "head": ("合约", "季度", "参与方", "申请方", "目的", "资产", "训练", "允许", "拒绝", "发布", "ε"),
-        "limit": "使用情况以日志所载为准：日志记录决定与账本，不记录节点在日志之外的行为。",
+        "limit": "使用情况以日志所载为准：日志记录决定与账本，不记录节点在日志之外的行为。"
+        "ε 为同一季度内各次训练的合成值（高斯机制，每人，向上取整）；各季度不可相加。",
         "policy": "未核验签名：请用 --policy 指定您信任的策略。",
         "next": "下一步：convoy-audit show 日志 条目号，可查看单条及其证明。",
     },
@@ -64,7 +67,7 @@ def add_queries(commands: Any) -> None:
     report = commands.add_parser("report", help="summaries of a log", description="Summaries of a log.")
     reports = report.add_subparsers(required=True, metavar="REPORT")
     use = _command(reports, "use", _use, "who used which data under which contract, by quarter")
-    use.add_argument("--quarter", metavar="2026-Q4", help="one quarter only")
+    use.add_argument("--quarter", metavar="2026-Q4", type=_quarter, help="one quarter only")
     use.add_argument("--contract", metavar="UID|DIGEST", help="one contract only")
     sample = _command(commands, "sample", _sample, "draw entries at random for a reviewer; the seed is printed")
     sample.add_argument("-n", "--count", type=int, default=10, metavar="N", help="how many (10)")
@@ -87,6 +90,12 @@ def _instant(text: str) -> datetime:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no date or instant such as 2026-10-01") from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _quarter(text: str) -> str:
+    if re.fullmatch(r"[0-9]{4}-Q[1-4]", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no quarter such as 2026-Q4")
+    return text
 
 
 def _verified(given: argparse.Namespace) -> Log | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from convoy_audit.composition import composed_micro
 from convoy_coordinator.console.wording import Say
 from convoy_coordinator.contracts.service import ContractView
 from convoy_coordinator.language import Language
@@ -123,7 +124,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class BudgetLine:
-    """One asset under one contract in a party's ledger, as the party stated it in the log."""
+    """One asset under one contract: what its runs cost together, from the party's statements in the log."""
 
     party: str
     asset: str
@@ -136,9 +137,10 @@ class BudgetLine:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """All ledgers, and the numbers of the plain sentence."""
+    """All ledgers, the numbers of the plain sentence, and what each asset has cost over all contracts."""
 
     lines: tuple[BudgetLine, ...]
+    assets: tuple[tuple[str, str, str], ...]  # party, asset, epsilon
     epsilon: str
     delta: str
     odds: str
@@ -304,34 +306,41 @@ def _row(metric: str, joint: float, others: Sequence[float | None], gain_key: st
 
 
 def _budget(ledgers: Sequence[Ledger], contracts: Sequence[ContractView]) -> Budget:
-    """Show each party's last statement about each asset and contract, against the cap that it told or that was agreed."""
+    """Compose what each party has stated about the runs under one contract, and set it against the cap that was agreed."""
     views = {view.contract.digest: view for view in contracts}
     newest: dict[tuple[str, str, str], Ledger] = {}
+    runs: dict[tuple[str, str, str], list[int]] = {}
+    totals: dict[tuple[str, str], int] = {}
     for ledger in sorted(ledgers, key=lambda ledger: ledger.log_index):
         view = views.get(ledger.contract)
-        newest[ledger.party, ledger.asset, view.agreed.uid if view else ledger.contract] = ledger
+        key = ledger.party, ledger.asset, view.agreed.uid if view else ledger.contract
+        newest[key] = ledger
+        runs.setdefault(key, []).extend(ledger.runs_micro)
+        totals[ledger.party, ledger.asset] = ledger.total_micro
     lines, highest, delta_nano = [], 0, 0
-    for _, ledger in sorted(newest.items()):
+    for key, ledger in sorted(newest.items()):
         view = views.get(ledger.contract)
         agreed = None if view is None else view.agreed.budgets.get(ledger.asset)
         allowed = ledger.cap_micro if agreed is None or ledger.cap_micro is not None else agreed.total_micro
         if view is None or allowed is None:
             continue
-        highest = max(highest, ledger.total_micro)
+        spent = composed_micro(runs[key], 0 if agreed is None else agreed.delta_nano)
+        highest = max(highest, spent)
         delta_nano = max(delta_nano, 0 if agreed is None else agreed.delta_nano)
         lines.append(
             BudgetLine(
                 party=short_name(ledger.party),
                 asset=ledger.asset,
                 contract=view.agreed.title,
-                spent=micro_up(ledger.total_micro),
+                spent=micro_up(spent),
                 allowed=micro_down(allowed),
-                left=micro_down(max(0, allowed - ledger.total_micro)),
-                share=min(1.0, ledger.total_micro / allowed) if allowed > 0 else 1.0,
+                left=micro_down(max(0, allowed - spent)),
+                share=min(1.0, spent / allowed) if allowed > 0 else 1.0,
             )
         )
     return Budget(
         lines=tuple(lines),
+        assets=tuple((short_name(party), asset, micro_up(total)) for (party, asset), total in sorted(totals.items())),
         epsilon=micro_up(highest),
         delta=_power(delta_nano / 1e9) if delta_nano else "0",
         odds=f"{math.ceil(math.exp(min(highest / 1e6, 50.0))):,}",

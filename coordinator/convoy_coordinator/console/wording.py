@@ -113,14 +113,17 @@ EN: Final[Mapping[str, str]] = {
     ),
     "budget_unit": "Unit: one consenting person, all records at all nodes.",
     "budget_scope": (
-        "Scope: every run on that asset under that contract, added up by the party's own ledger; over several contracts the "
-        "asset's yearly cap at the node holds."
+        "Scope: every run on that asset under that contract; over several contracts the asset's yearly cap at the node holds."
     ),
     "budget_adversary": (
         "Towards: the coordinator and every recipient of a model. Assumed: nodes follow the protocol, the trustee does "
         "not collude with a node, all but one party add their noise."
     ),
-    "budget_source": "Each line is the party's own signed statement in the log; the coordinator keeps no account of its own.",
+    "budget_assets": "ε of each asset over all contracts, as its party's ledger last stated it, open reservations included:",
+    "budget_source": (
+        "Each line composes the party's own signed statements of its runs (Gaussian mechanisms, rounded up); the coordinator keeps "
+        "no account of its own."
+    ),
     "log": "Can anybody have rewritten what happened?",
     "log_none": "The log has no checkpoint yet.",
     "log_origin": "Origin",
@@ -245,11 +248,12 @@ ZH: Final[Mapping[str, str]] = {
         "其可能性因该人的记录参与其中而至多变为原来的 {odds} 倍再加 δ。"
     ),
     "budget_unit": "单位：一名已同意的个人，在所有节点的全部记录。",
-    "budget_scope": "范围：该合约下该数据资产的全部训练任务，由该参与方自己的隐私账本累计；跨合约另受节点对该资产的年度上限约束。",
+    "budget_scope": "范围：该合约下该数据资产的全部训练任务；跨合约另受节点对该资产的年度上限约束。",
+    "budget_assets": "各数据资产跨全部合约的 ε（其参与方账本最近一次声明，含未结清的预留）：",
     "budget_adversary": (
         "针对：协调方以及模型的每一个接收方。前提：节点遵守协议，受托方不与节点合谋，除至多一方外各方均加入噪声。"
     ),
-    "budget_source": "每一行都是该参与方自己签名、写入日志的声明；协调方不另行记账。",
+    "budget_source": "每一行由该参与方自己签名、写入日志的逐次训练声明合成（高斯机制，向上取整）；协调方不另行记账。",
     "log": "有人能改写已发生的事吗？",
     "log_none": "日志尚无检查点。",
     "log_origin": "来源标识",

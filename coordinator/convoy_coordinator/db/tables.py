@@ -36,7 +36,7 @@ TABLES: Final = frozenset(
     {
         *("party", "contract", "contract_signature", "contract_event", "run", "release"),
         *("signed_proposal", "catalogue_entry", "tier_grant"),
-        *("ledger", "ledger_position", "schedule"),
+        *("ledger", "ledger_run", "ledger_position", "schedule"),
         *("party_key", "party_standing", "former_witness", "invitation", "enrolment_request", "certificate"),
         *("log_entry", "log_frontier", "log_checkpoint", "log_cosignature"),
     }

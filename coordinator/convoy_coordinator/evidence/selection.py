@@ -89,8 +89,7 @@ _README: Final = """Evidence of chosen log entries (Convoy)
 Each proofs/N.tlog-proof shows that entries/N.json, byte for byte, is entry N of the log whose checkpoint the
 quorum of witnesses has cosigned. Check with the policy that YOU pinned, not with the one in this file:
 
-    sha256sum -c SHA256SUMS
-    convoy-audit --help
+    convoy-audit verify THIS.zip --policy MY-POLICY.txt
 
 It shows that these entries are in the log. It cannot show that no other entry fits the question; the pack of
 the whole log can.

@@ -87,6 +87,7 @@ def _read(index: int, raw: bytes, keys: Mapping[str, Sequence[bytes]]) -> list[L
         verify_statement(content, signer)
     except AuditError:
         return []
+    is_spent = isinstance(event, RunSettled) or event.step == "spent"
     caps = (event.cap_micro or {}) if isinstance(event, LedgerStated) else {}
     return [
         Ledger(
@@ -98,6 +99,7 @@ def _read(index: int, raw: bytes, keys: Mapping[str, Sequence[bytes]]) -> list[L
             cap_micro=caps.get(asset),
             stated_at=content.at,
             log_index=index,
+            runs_micro=(event.epsilon_micro[asset],) if is_spent and asset in event.epsilon_micro else (),
         )
         for asset, total in sorted(event.total_micro.items())
     ]

@@ -30,6 +30,18 @@ class LedgerRow(Base):
     log_index: Mapped[int] = mapped_column(BigInteger)
 
 
+class LedgerRunRow(Base):
+    """What one run cost of an asset, the largest that its party has stated."""
+
+    __tablename__ = "ledger_run"
+
+    party: Mapped[str] = mapped_column(String(200), primary_key=True)
+    asset: Mapped[str] = mapped_column(String(200), primary_key=True)
+    contract: Mapped[str] = mapped_column(String(80), primary_key=True)
+    run: Mapped[str] = mapped_column(String(200), primary_key=True)
+    epsilon_micro: Mapped[int] = mapped_column(BigInteger)
+
+
 class LedgerPositionRow(Base):
     """How many entries of the log have been read; one row, with id 1."""
 
@@ -43,7 +55,8 @@ class LedgerPositionRow(Base):
 class Ledger:
     """What a party has stated about one asset under one contract, by digest.
 
-    ``total_micro`` is micro-epsilon over the runs so far, as the node composes them; ``cap_micro`` the cap it told.
+    ``total_micro`` is micro-epsilon of the asset over all contracts so far, as the node composes them, open reservations
+    included; ``cap_micro`` the cap it told; ``runs_micro`` what each run under this contract has cost.
     """
 
     party: str
@@ -54,9 +67,10 @@ class Ledger:
     cap_micro: int | None
     stated_at: datetime
     log_index: int
+    runs_micro: tuple[int, ...] = ()
 
 
-_COLUMNS = tuple(Ledger.__dataclass_fields__)
+_COLUMNS = tuple(name for name in Ledger.__dataclass_fields__ if name != "runs_micro")
 
 
 def position(session: Session) -> int:
@@ -67,9 +81,11 @@ def position(session: Session) -> int:
 
 def advance(session: Session, ledgers: Iterable[Ledger], size: int) -> None:
     """Keep newer statements, and that the log has been read up to ``size``; the cap is kept if
-    not told again.
+    not told again. ``runs_micro`` of what is given here is of its ``run`` alone.
     """
     for ledger in ledgers:
+        for spent in ledger.runs_micro:
+            _charge(session, ledger, spent)
         row = session.get(LedgerRow, (ledger.party, ledger.asset, ledger.contract))
         values = {name: getattr(ledger, name) for name in _COLUMNS}
         if row is None:
@@ -89,5 +105,24 @@ def advance(session: Session, ledgers: Iterable[Ledger], size: int) -> None:
 
 def all_ledgers(session: Session) -> tuple[Ledger, ...]:
     """Return the last statement of every party about every asset."""
+    charges: dict[tuple[str, str, str], list[int]] = {}
+    for run in session.scalars(select(LedgerRunRow).order_by(LedgerRunRow.run)):
+        charges.setdefault((run.party, run.asset, run.contract), []).append(run.epsilon_micro)
     rows = session.scalars(select(LedgerRow).order_by(LedgerRow.party, LedgerRow.asset, LedgerRow.log_index))
-    return tuple(Ledger(**{name: getattr(row, name) for name in _COLUMNS}) for row in rows)
+    return tuple(
+        Ledger(
+            **{name: getattr(row, name) for name in _COLUMNS},
+            runs_micro=tuple(charges.get((row.party, row.asset, row.contract), ())),
+        )
+        for row in rows
+    )
+
+
+def _charge(session: Session, ledger: Ledger, spent: int) -> None:
+    row = session.get(LedgerRunRow, (ledger.party, ledger.asset, ledger.contract, ledger.run))
+    if row is None:
+        members = {name: getattr(ledger, name) for name in ("party", "asset", "contract", "run")}
+        session.add(LedgerRunRow(**members, epsilon_micro=spent))
+        session.flush()
+    else:
+        row.epsilon_micro = max(row.epsilon_micro, spent)

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from convoy_audit.entry import Entry, encode
-from convoy_audit.events import ContractActivated, LedgerStated
-from convoy_audit.statement import sign_statement
+from convoy_audit.events import ContractActivated, LedgerStated, RunSettled
+from convoy_audit.statement import next_link, sign_statement
 from convoy_coordinator.testing import CLAIMS, DRIVE, Federation
 
 DIGEST = f"sha256:{'0' * 64}"
@@ -265,3 +265,26 @@ def test_no_run_is_authorised_on_ground_that_no_quorum_has_cosigned(federation: 
     assert append(federation, federation.authorisation(uid))[1]["code"] == "LOG_NOT_WITNESSED"
     federation.authorise(uid)
     assert federation.client.get(f"/v1/runs/{uid}").json()["state"] == "authorised"
+
+
+def test_the_page_composes_the_runs_of_a_contract_and_keeps_the_asset_apart(federation: Federation) -> None:
+    """Two runs of epsilon 4: 5.94 under the contract whatever other contracts cost; the asset's total is told beside it."""
+    digest = federation.agree()
+    seed = federation.oem.identity.private_bytes_raw()
+    previous: bytes | None = None
+    for number, run in enumerate(("run-1", "run-1", "run-2"), start=1):
+        settled = RunSettled(
+            at=federation.clock(), party=federation.oem.id, run=run, contract=digest, outcome="finished", manifest=None,
+            epsilon_micro={DRIVE: 3_999_996}, total_micro={DRIVE: 8_898_000}, reasons=(),
+        )  # fmt: skip
+        count, link = next_link(previous)
+        assert count == number
+        previous = sign_statement(settled, number=count, previous=link, seed=seed)
+        assert append(federation, previous)[0] == 200
+    (ledger,) = federation.client.app.state.parts.ledgers.all()  # type: ignore[attr-defined]
+    assert ledger.runs_micro == (3_999_996, 3_999_996), "a run that is stated again costs once"
+    page = federation.client.get("/", headers={"accept-language": "en"}).text
+    budget = page[page.index('id="budget"') : page.index("</section>", page.index('id="budget"'))]
+    assert "5.94" in budget
+    assert "8.90" in budget[budget.index("over all contracts") :]
+    assert "8.90" not in budget[: budget.index("over all contracts")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
@@ -14,12 +15,15 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine, text
 
+from convoy_audit.archive import read_files
+from convoy_audit.cli import main
 from convoy_audit.entry import parse_entry
 from convoy_audit.merkle import leaf_hash
-from convoy_audit.policy import Policy
+from convoy_audit.policy import Policy, make_policy
 from convoy_audit.proof import TlogProof, verify_proof
 from convoy_audit.query import sample
 from convoy_audit.rehearsal import RUN, Rehearsal
+from convoy_audit.selection import verify_selection
 from convoy_audit.statement import Statement
 from convoy_audit.witness import Witness
 from convoy_coordinator.errors import Problem
@@ -193,6 +197,44 @@ def test_chosen_evidence_verifies_entry_by_entry(
             assert entry == log.entries(index, index + 1)[0]
             proof = TlogProof.parse(archive.read(f"proofs/{index}.tlog-proof"))
             assert verify_proof(proof, leaf_hash(entry), log.policy()).checkpoint.size == log.size() - 1
+
+
+def test_the_verifier_checks_a_selection_file_by_file(
+    client: TestClient,
+    log: LogService,
+    witnesses: Mapping[str, Witness],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The same command as for a pack; any file that is changed, missing or too much is named; the pinned policy decides."""
+    cosign(client, log, witnesses, "oem", "insurer", "auditor")
+    path = write_selection(tmp_path / "s.zip", log, [1, 3], {"run": RUN}, datetime(2026, 11, 25, tzinfo=UTC))
+    pinned = tmp_path / "policy.txt"
+    pinned.write_bytes(log.policy().text)
+    assert main(["verify", str(path), "--policy", str(pinned)]) == 0
+    said = capsys.readouterr().out
+    assert "2 chosen, each with its proof" in said
+    assert "only the pack of the whole log" in said
+    files = dict(read_files(path))
+    assert verify_selection(files).is_verified
+    for name in files:
+        if name not in ("README.txt", "SHA256SUMS"):
+            assert not verify_selection(
+                {k: v for k, v in files.items() if k != name} | {name: files[name] + b" "}
+            ).is_verified
+        assert (
+            name == "selection.json" or not verify_selection({k: v for k, v in files.items() if k != name}).is_verified
+        )
+    moved = files | {"entries/1.json": files["entries/3.json"]}
+    sums = "".join(
+        f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in moved.items() if name != "SHA256SUMS"
+    )
+    assert not verify_selection(moved | {"SHA256SUMS": sums.encode()}).is_verified, "a sum is no proof"
+    assert not verify_selection(files | {"more.txt": b"x"}).is_verified
+    weak = make_policy(
+        [line.split()[1] for line in log.policy().text.decode().splitlines() if line.startswith("log ")], {}
+    )
+    assert not verify_selection(files, weak).is_verified
 
 
 def test_a_witness_that_shows_more_than_there_is_stops_the_log(

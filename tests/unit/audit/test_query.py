@@ -8,6 +8,8 @@ import pytest
 
 from convoy_audit import events
 from convoy_audit.canonical import digest
+from convoy_audit.cli import main
+from convoy_audit.entry import encode
 from convoy_audit.errors import FormatError
 from convoy_audit.query import Filter, quarter_of, sample, use_by_quarter
 from convoy_audit.rehearsal import RUN, START, Rehearsal
@@ -15,6 +17,7 @@ from convoy_audit.rehearsal import RUN, START, Rehearsal
 TOLD = Rehearsal()
 OEM = TOLD.members[0].party
 MODEL = digest(TOLD.manifest)
+NO_DIGEST = digest(b"")
 
 
 def kinds(wanted: Filter) -> list[str]:
@@ -103,6 +106,34 @@ def test_a_settlement_replaces_what_was_stated_before_and_quarters_are_apart() -
     rows = {(row.quarter, row.party): row.spent_micro for row in use_by_quarter(told.log.entries)}
     assert rows["2026-Q4", member.party] == {"asset-1": 2_900_000}
     assert rows["2027-Q1", member.party] == {"asset-1": 700_005}
+
+
+def test_runs_of_a_quarter_are_composed_as_gaussian_mechanisms_where_their_delta_is_known() -> None:
+    """Two authorised runs of epsilon 4 are 5.94, as the ledger says; without a delta they are added."""
+    told = Rehearsal()
+    member, contract = told.members[0], told.contract_digest
+    for run in ("run-5", "run-6"):
+        told.log.append(encode(events.RunAuthorised(
+            at=datetime(2027, 4, 1, tzinfo=UTC), run=run, contract=contract, scope=NO_DIGEST, algorithm=NO_DIGEST,
+            plan=NO_DIGEST, round=1, requester=member.party, purpose="convoy:riskModel", providers=(member.party,),
+            epsilon_micro={"asset-1": 4_000_000}, delta_nano={"asset-1": 1000},
+        )))  # fmt: skip
+        told.state(member, events.RunSettled(
+            at=datetime(2027, 4, 2, tzinfo=UTC), party=member.party, run=run, contract=contract, outcome="finished",
+            epsilon_micro={"asset-1": 3_999_996, "asset-2": 4_000_000}, total_micro={"asset-1": 8_000_000},
+        ))  # fmt: skip
+    rows = {(row.quarter, row.party): row.spent_micro for row in use_by_quarter(told.log.entries)}
+    spent = rows["2027-Q2", member.party]
+    assert 5_934_193 <= spent["asset-1"] <= 5_934_194
+    assert spent["asset-2"] == 8_000_000
+
+
+@pytest.mark.parametrize("quarter", ["q4", "2026-Q5", "2026-4", "4"])
+def test_a_quarter_that_is_none_is_refused_not_answered_with_nothing(quarter: str) -> None:
+    """An empty report would read as: nobody used anything."""
+    with pytest.raises(SystemExit) as ended:
+        main(["report", "use", "pack.zip", "--quarter", quarter])
+    assert ended.value.code == 2
 
 
 def test_a_sample_is_the_same_for_the_same_seed_and_covers_the_log() -> None:
