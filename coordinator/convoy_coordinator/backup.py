@@ -62,6 +62,12 @@ def backup(settings: Settings, target: Path, *, now: datetime, with_keys: bool =
     if target.exists():
         raise SetupError("BACKUP_EXISTS", f"{target.name} exists already", fix="Name a folder that does not exist.")
     kind = make_url(settings.url).get_backend_name()
+    if not (settings.home / SETTINGS_FILE).is_file():
+        raise SetupError(
+            "BACKUP_FAILED",
+            f"{settings.home} is no coordinator's home: no {SETTINGS_FILE} in it",
+            fix="Name it with --home.",
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))  # 0700
     try:

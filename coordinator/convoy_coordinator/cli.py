@@ -23,7 +23,7 @@ from rich.table import Table
 
 from convoy_coordinator import log_commands
 from convoy_coordinator.enrolment import commands as enrolment_commands
-from convoy_coordinator.errors import CoordinatorError
+from convoy_coordinator.errors import CoordinatorError, SetupError
 from convoy_coordinator.runs import commands as run_commands
 from convoy_coordinator.schedules import commands as schedule_commands
 
@@ -119,9 +119,16 @@ def serve(
     start_traces("convoy-coordinator")
     settings = read_settings(home, host=host, port=port)
     application = create_app(settings)
-    listener = socket.create_server((settings.host, settings.port), backlog=128)
+    try:
+        listener = socket.create_server((settings.host, settings.port), backlog=128)
+    except (OSError, OverflowError) as error:
+        cause = getattr(error, "strerror", None) or str(error)
+        raise SetupError(
+            "ADDRESS_UNUSABLE",
+            f"{settings.host}:{settings.port} cannot be listened at: {cause}",
+            fix="Choose another with --port or --host, or stop the program that listens there.",
+        ) from None
     real_port = listener.getsockname()[1]
-    out.print(f"Overview: http://{settings.host}:{real_port}/   (Ctrl-C stops)", soft_wrap=True)
     server = uvicorn.Server(
         uvicorn.Config(
             application,
@@ -139,6 +146,7 @@ def serve(
     parts = application.state.parts
     with open_channel(parts) as channel, contextlib.suppress(KeyboardInterrupt):
         facts = {"url": f"http://{settings.host}:{real_port}", **channel.addresses}
+        out.print(f"Overview: {facts['url']}/   (Ctrl-C stops)", soft_wrap=True)
         for name, address in channel.addresses.items():
             out.print(f"{name.capitalize()}: {address}", soft_wrap=True, highlight=False)
         # What was made until now lives as long as the process: no collection shall visit it in the middle of an append.
@@ -232,10 +240,11 @@ app.add_typer(schedule_commands.commands, name="schedule")
 
 
 def main() -> None:
-    """Run the command; errors of ours become one clear message and exit code 1."""
+    """Run the command; errors of ours, and files that cannot be used, become one clear message and exit code 1."""
     try:
         app()
-    except CoordinatorError as error:
+    except (CoordinatorError, OSError) as raised:
+        error = raised if isinstance(raised, CoordinatorError) else _of_place(raised)
         problem = {"code": error.code, "party": error.party, "cause": error.cause, "fix": error.fix}
         if "--json" in sys.argv:
             print(json.dumps({"error": problem}, ensure_ascii=False))
@@ -244,6 +253,15 @@ def main() -> None:
 
             Console(stderr=True).print(told(error), soft_wrap=True, highlight=False, markup=False)
         sys.exit(1)
+
+
+def _of_place(error: OSError) -> SetupError:
+    place = f"{error.filename}: " if error.filename is not None else ""
+    return SetupError(
+        "PLACE_UNUSABLE",
+        f"{place}{error.strerror or type(error).__name__}",
+        fix="Name another place, or give this user the right to it.",
+    )
 
 
 def _home(home: Path | None) -> Path:

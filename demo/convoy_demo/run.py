@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.progress import Progress
@@ -52,13 +53,16 @@ class Outcome:
 
 
 @contextlib.contextmanager
-def demo(home: Path, runtime: str, scenario: Scenario) -> Iterator[Outcome]:
+def demo(
+    home: Path, runtime: str, scenario: Scenario, asked: Mapping[str, int] = MappingProxyType({})
+) -> Iterator[Outcome]:
     """Run the demo and keep the coordinator's page up until the block ends; then everything is stopped.
 
     Args:
         home: the demo's folder.
         runtime: 'embedded' or 'deployed'.
         scenario: population and terms with which the federation is founded, if it is not there yet.
+        asked: what somebody asked for by name (drivers, seed); refused where the federation was founded with another.
 
     Raises:
         RunRefused: a run was refused or failed.
@@ -69,6 +73,8 @@ def demo(home: Path, runtime: str, scenario: Scenario) -> Iterator[Outcome]:
     with contextlib.ExitStack() as stack:
         bars = stack.enter_context(show.progress())
         is_new = not places.ready.exists()
+        if not is_new:
+            _check_asked(json.loads(places.ready.read_text(encoding="utf-8")), asked, places)
         if is_new:
             if places.root.exists():
                 shutil.rmtree(places.root)  # a set-up that was interrupted; it never trained anything
@@ -105,6 +111,15 @@ def demo(home: Path, runtime: str, scenario: Scenario) -> Iterator[Outcome]:
         (places.home / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False), encoding="utf-8")
         bars.stop()
         yield Outcome(summary, url)
+
+
+def _check_asked(facts: Mapping[str, Any], asked: Mapping[str, int], places: Places) -> None:
+    other = [f"{name} {facts[name]}, not {value}" for name, value in asked.items() if facts[name] != value]
+    if other:
+        raise DemoFailed(
+            f"{places.home} was founded with {' and '.join(other)}. Take another --home, start over with make demo-reset, or leave"
+            " the option out."
+        )
 
 
 def _found(places: Places, api: Api, scenario: Scenario, bars: Progress) -> None:

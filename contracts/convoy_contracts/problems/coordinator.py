@@ -6,6 +6,12 @@ from convoy_contracts.problems.problem import Problem, listed
 
 # fmt: off
 COORDINATOR = listed(
+    Problem("ADDRESS_UNUSABLE", "coordinator", "coordinator", None,
+            "The service cannot listen there.", "服务无法在该地址监听。",
+            "The port is taken, or the address is not of this machine.",
+            "端口被占用，或地址不属于本机。",
+            "Choose another with --port or --host, or stop the program that listens there.",
+            "请用 --port 或 --host 另选，或停止占用该端口的程序。"),
     Problem("ANSWER_UNREADABLE", "coordinator", "coordinator", None,
             "The coordinator's answer cannot be read.", "无法读取协调方的应答。",
             "Something between command and coordinator answered, such as a proxy.",
@@ -253,6 +259,12 @@ COORDINATOR = listed(
             "此前已有登记使用该标识。",
             "Use another id, or rotate the keys of the party; enrolment never overwrites.",
             "请使用其他标识或轮换密钥；登记不会覆盖原有内容。"),
+    Problem("PLACE_UNUSABLE", "coordinator", "coordinator", None,
+            "A file or folder cannot be read or written.", "文件或文件夹无法读取或写入。",
+            "It does not exist, lies below a file, belongs to another user, or the disk is full.",
+            "路径不存在、位于文件之下、属于其他用户，或磁盘已满。",
+            "Name another place, or give this user the right to it.",
+            "请另选位置，或授予当前用户权限。"),
     Problem("PROCESS_ENDED", "coordinator", "coordinator", None,
             "A process ended by itself, or was not ready in time.", "进程自行结束或未及时就绪。",
             "It failed at its start, ran out of memory, or was killed.",

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from convoy_audit.composition import composed_micro
+from convoy_contracts.problems import PROBLEMS
 from convoy_coordinator.console.wording import Say
 from convoy_coordinator.contracts.service import ContractView
 from convoy_coordinator.language import Language
@@ -197,7 +198,7 @@ def overview(
         parties=tuple(_party(party, contracts, log) for party in parties),
         contracts=tuple(_contract(view) for view in reversed(contracts)),
         active_contracts=sum(view.standing.is_active for view in contracts),
-        runs=tuple(_run(run, titles, released) for run in runs[:RUNS_SHOWN]),
+        runs=tuple(_run(run, titles, released, say.language) for run in runs[:RUNS_SHOWN]),
         finished_runs=sum(run.state is RunState.FINISHED for run in runs),
         total_runs=len(runs),
         results=tuple(
@@ -248,7 +249,7 @@ def _state(view: ContractView) -> str:
     return "waiting" if is_waiting else view.standing.state.value
 
 
-def _run(run: Run, titles: Mapping[str, str], released: set[str]) -> RunLine:
+def _run(run: Run, titles: Mapping[str, str], released: set[str], language: Language) -> RunLine:
     done, total = _count(run.progress.get("done")), _count(run.progress.get("total"))
     return RunLine(
         uid=run.uid,
@@ -262,8 +263,14 @@ def _run(run: Run, titles: Mapping[str, str], released: set[str]) -> RunLine:
         reason=run.reason,
         party=None if run.party is None else short_name(run.party),
         cause=run.cause,
-        fix=run.fix,
+        fix=_fix(run, language),
     )
+
+
+def _fix(run: Run, language: Language) -> str | None:
+    """Return what to do as the run was told; on the Chinese page in the catalogue's words for its code."""
+    known = PROBLEMS.get(run.reason or "")
+    return known.fix_zh if language == "zh" and known is not None and run.fix else run.fix
 
 
 def _result(release: Release, run: Run | None, say: Say) -> Result | None:

@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from convoy_contracts.decide.reasons import REASONS
 from convoy_coordinator.federation import evaluation as gates
 from convoy_coordinator.federation.assignment import Assignment
 from convoy_coordinator.federation.errors import FederationError, NodeRefused, ProtocolBroken, QuorumMissing
@@ -191,7 +192,7 @@ class RoundLoop:
                 party=party,
                 code=str(decision["reasons"][0]),
                 reasons=decision["reasons"],
-                fix="convoy-contracts decide --explain shows each gate and its fix.",
+                fix=_fixes(decision["reasons"]),
             )
         rows = {party: int(answer.data.get("rows", 0)) for party, answer in answers.items()}
         holders = [party for party in run.roles.get("oem", ()) if party in rows]  # none where no sum is joint
@@ -257,7 +258,7 @@ class RoundLoop:
                 {
                     "step": "query",
                     "done": done,
-                    "total": len(run.plan.queries),
+                    "total": len(run.plan.training.queries),
                     "spentMu2": max(self._spent_mu2.values(), default=0.0),
                     "limitMu2": run.plan.mu2_limit,
                 }
@@ -440,3 +441,9 @@ class RoundLoop:
         entries = self._exchange.take_statements()
         if entries:
             self._port.append(entries)
+
+
+def _fixes(reasons: Sequence[str]) -> str:
+    """Return what to do about each reason of a denial, in the words of the decision's own table."""
+    known = [f"{REASONS[reason].fix_en} ({reason})" for reason in reasons if reason in REASONS]
+    return "; ".join(known) + "." if known else "See docs/problems for the code."

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -105,3 +106,35 @@ def test_serve_answers_and_stops_on_a_signal(tmp_path: Path) -> None:
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 0
+
+
+def test_what_the_machine_refuses_is_one_sentence_with_a_fix(tmp_path: Path) -> None:
+    """A taken port, a place below a file, a home that is none: code, cause and fix, nothing left behind, no traceback."""
+    home, below = tmp_path / "home", tmp_path / "file" / "below"
+    typed(main, "init", "--home", home)
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        cases = {
+            ("serve", "--home", str(home), "--port", port): "ADDRESS_UNUSABLE",
+            ("serve", "--home", str(home), "--port", "99999"): "SETTINGS_INVALID",
+            ("init", "--home", str(below)): "PLACE_UNUSABLE",
+            ("backup", str(below), "--home", str(home)): "PLACE_UNUSABLE",
+            ("backup", str(tmp_path / "copy"), "--home", str(tmp_path / "nobody")): "BACKUP_FAILED",
+        }
+        for words, code in cases.items():
+            done = run(*words, check=False)
+            assert done.returncode == 1, words
+            assert code in done.stderr, (words, done.stderr)
+            assert "Traceback" not in done.stderr
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_database_without_roles_is_not_said_to_have_been_checked(tmp_path: Path) -> None:
+    """SQLite has none; only PostgreSQL can keep the service from changing the log."""
+    typed(main, "init", "--home", tmp_path / "home")
+    assert "nothing was checked" in typed(main, "grants", "--home", tmp_path / "home").stdout
+    assert json.loads(typed(main, "grants", "--home", tmp_path / "home", "--json").stdout) == {
+        "excess": [],
+        "checked": False,
+    }
