@@ -117,7 +117,7 @@ def _population(d: Figures) -> str:
     found = d["contestants"]
     parts = [f"{name}: D2 {x['d2']['mean']:.2f} %, Gini {x['gini']['mean']:.3f}" for name, x in found.items()]
     audit = [
-        f"{name.replace(' OEM data', '')} {x['ratio']:.2f} ± {x['standard error']:.2f}"
+        f"{name.replace(' OEM data', '')} {x['ratio']:.3f} ± {x['standard error']:.3f}"
         for name, x in d["observed / expected under 25"].items()
         if name.startswith("epsilon")
     ]

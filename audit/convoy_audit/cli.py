@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,6 +60,7 @@ _WORDS: Final = {
         "proof": "inclusion proof",
         "under": "under the checkpoint of size",
         "fix": "What to do",
+        "unreadable": "Name a file or folder that is there and that this user may read.",
     },
     "zh": {
         "verified": "核验通过",
@@ -73,6 +75,7 @@ _WORDS: Final = {
         "proof": "包含证明",
         "under": "所属检查点大小",
         "fix": "处理方法",
+        "unreadable": "请指定存在且当前用户可读的文件或文件夹。",
     },
 }
 
@@ -85,8 +88,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AuditError as error:
         fix = error.fix_zh if given.lang == "zh" else error.fix
         return _nothing(given, error.code, error.cause, fix)
+    except BrokenPipeError:  # whoever reads the output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
     except OSError as error:
-        return _nothing(given, "FILE_UNREADABLE", f"{error.strerror}: {error.filename}", "")
+        return _nothing(
+            given, "FILE_UNREADABLE", f"{error.strerror}: {error.filename}", _WORDS[given.lang]["unreadable"]
+        )
     return code
 
 
