@@ -184,21 +184,24 @@ class _Running:
         partner_pb2_grpc.add_PartnerServicer_to_server(  # type: ignore[no-untyped-call]
             PartnerServicer(self._calls, services, self._streams, self._endpoints), channel.grpc
         )
-        with tempfile.TemporaryDirectory(
-            prefix="convoy-"
-        ) as folder:  # mode 0700: everybody else comes through the doors
-            async with (
-                self._open(enrolment, folder, "enrolment", _enrolment_port(settings)) as enrolment_port,
-                self._open(channel, folder, "channel", settings.channel_port or 0) as channel_port,
-            ):
-                self.addresses = {
-                    "channel": f"{settings.channel_name}:{channel_port}",
-                    "enrolment": f"{settings.channel_name}:{enrolment_port}",
-                }
-                self.started.set()
-                await self._stop.wait()
-                self._streams.bind(None)
-                await asyncio.gather(channel.grpc.stop(GRACE_S), enrolment.grpc.stop(GRACE_S))
+        try:
+            with tempfile.TemporaryDirectory(
+                prefix="convoy-"
+            ) as folder:  # mode 0700: everybody else comes through the doors
+                async with (
+                    self._open(enrolment, folder, "enrolment", _enrolment_port(settings)) as enrolment_port,
+                    self._open(channel, folder, "channel", settings.channel_port or 0) as channel_port,
+                ):
+                    self.addresses = {
+                        "channel": f"{settings.channel_name}:{channel_port}",
+                        "enrolment": f"{settings.channel_name}:{enrolment_port}",
+                    }
+                    self.started.set()
+                    await self._stop.wait()
+                    self._streams.bind(None)
+                    await asyncio.gather(channel.grpc.stop(GRACE_S), enrolment.grpc.stop(GRACE_S))
+        finally:  # also where a listener could not open: gRPC complains of servers that outlive their loop
+            await asyncio.gather(channel.grpc.stop(None), enrolment.grpc.stop(None))
 
     def _server(self, credentials: Any, limits: Mapping[str, int], calls: int) -> _Listener:
         server = grpc.aio.server(options=list({**_LIMITS, **limits}.items()), maximum_concurrent_rpcs=calls)

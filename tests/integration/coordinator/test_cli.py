@@ -115,9 +115,11 @@ def test_what_the_machine_refuses_is_one_sentence_with_a_fix(tmp_path: Path) -> 
     (tmp_path / "file").write_text("", encoding="utf-8")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
+        typed(main, "init", "--home", tmp_path / "channel", "--port", "0", "--channel-port", port)
         cases = {
             ("serve", "--home", str(home), "--port", port): "ADDRESS_UNUSABLE",
             ("serve", "--home", str(home), "--port", "99999"): "SETTINGS_INVALID",
+            ("serve", "--home", str(tmp_path / "channel")): "CHANNEL_CANNOT_LISTEN",
             ("init", "--home", str(below)): "PLACE_UNUSABLE",
             ("backup", str(below), "--home", str(home)): "PLACE_UNUSABLE",
             ("backup", str(tmp_path / "copy"), "--home", str(tmp_path / "nobody")): "BACKUP_FAILED",
