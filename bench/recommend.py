@@ -43,19 +43,20 @@ def run(described: Described, epsilons: Sequence[float], seeds: int, exact: bool
         choice = recommend_events.prepare(described)
         rows = recommend_events.measure(choice, epsilons, seeds, exact)
         facts = {"items": len(choice.items), "testPersons": int(choice.test.chosen.size)}
+    unit = str(described.text.get("unit", "person"))
     return {
-        "dataset": described.text["name"],
+        "dataset": str(described.text["name"]),
         "kind": kind,
-        "unit": str(described.text.get("unit", "person")),
+        "unit": unit,
         "delta": recommend_labelled.DELTA,
-        "privacy": PRIVACY.format(unit=described.text.get("unit", "person"), delta=recommend_labelled.DELTA),
+        "privacy": PRIVACY.format(unit=unit, delta=recommend_labelled.DELTA),
         "rows": described.rows,
         "persons": len(set(described.user.tolist())),
         "partners": len(described.parties),
         "noise": "exact discrete Gaussian" if exact else "seeded, same size",
         "facts": facts,
         "models": [asdict(row) for row in rows],
-        "references": dict(described.text.get("references") or {}),
+        "references": {str(name): value for name, value in described.text.get("references", {}).items()},
         "notes": list(dict.fromkeys(described.notes)),
     }
 
@@ -87,7 +88,7 @@ def show(document: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; returns the exit code (2: the description or its data cannot be used)."""
+    """Run the benchmark; returns the exit code (2: the description, its data or an option cannot be used)."""
     parser = argparse.ArgumentParser(description="Joint recommendation on a described data set, against alone.")
     parser.add_argument("--dataset", type=Path, required=True, help="YAML description (docs/recommendation.md)")
     parser.add_argument("--data", type=Path, help="folder of the data file")
@@ -96,25 +97,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--noise", choices=("seeded", "exact"), default="seeded")
     parser.add_argument("--json", type=Path, help="write the result here")
     options = parser.parse_args(arguments)
+    faults = _told_before_training(options)
     try:
-        if not 0 < options.epsilon <= 100 or options.seeds < 1:
-            raise DescriptionRefused(["--epsilon must be in (0, 100], --seeds at least 1"])
         described = read(options.dataset, options.data)
+        described.faults[:0] = faults
         document = run(described, sorted({options.epsilon, 1.0}, reverse=True), options.seeds, options.noise == "exact")
-    except (DescriptionRefused, ModelsError) as refusal:
-        print(f"refused: {refusal}", file=sys.stderr)
+    except DescriptionRefused as refusal:
+        print(f"refused: {DescriptionRefused([*faults, *refusal.faults])}", file=sys.stderr)
         return 2
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        print(
-            f"refused: a member of the description has the wrong shape ({error!r}); see docs/recommendation.md",
-            file=sys.stderr,
-        )
+    except ModelsError as refusal:
+        print(f"refused: {refusal}", file=sys.stderr)
         return 2
     print(show(document))
     if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        written = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        try:
+            options.json.write_text(written, encoding="utf-8")
+        except OSError as error:
+            print(f"refused: {_unwritable(options.json, error)}", file=sys.stderr)
+            return 2
     return 0
+
+
+def _told_before_training(options: argparse.Namespace) -> list[str]:
+    """Return what is wrong with the options; a result that could not be written is told before minutes of training."""
+    faults = []
+    if not 0 < options.epsilon <= 100:
+        faults.append(f"--epsilon is {options.epsilon:g}; give a number in (0, 100]")
+    if options.seeds < 1:
+        faults.append(f"--seeds is {options.seeds}; give at least 1")
+    if options.json is not None:
+        was_there = options.json.exists()
+        try:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.open("a", encoding="utf-8").close()
+            if not was_there:
+                options.json.unlink()
+        except OSError as error:
+            faults.append(_unwritable(options.json, error))
+    return faults
+
+
+def _unwritable(path: Path, error: OSError) -> str:
+    return f"--json {path}: it cannot be written ({error.strerror}); name a place that can"
 
 
 if __name__ == "__main__":

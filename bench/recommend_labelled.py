@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from recommend_data import Described, DescriptionRefused, as_text, folds_of, knots, levels, numbers
+from pydantic import ValidationError
+from recommend_data import Described, DescriptionRefused, as_text, folds_of, knots, levels, numbers, unquoted
 
 from convoy_models.accounting import mu_of
 from convoy_models.evaluation import auc
@@ -22,6 +23,8 @@ Floats = npt.NDArray[np.float64]
 SETTINGS = {"steps": 20, "rate": 10.0, "clip": 0.15, "ridge": 0.003}
 PLAIN_STEPS = 60
 DELTA = 1e-6
+DRAWS = 200
+"""Of whole persons, for an interval."""
 AUTO_LEVELS = 60
 AUTO_CELLS = 3000
 """Undeclared crosses stop here: noise per cell does not shrink with their number."""
@@ -44,7 +47,7 @@ class Task:
 class Row:
     """One line of the result; ``auc`` is the mean over test folds of persons nobody trained on.
 
-    ``interval``: 95 % of AUC minus that of the better of the two models that partners can train alone.
+    ``interval``: 95 % of AUC minus that of the better of the two models that partners can train alone, over draws of persons.
     """
 
     model: str
@@ -69,8 +72,9 @@ def prepare(described: Described) -> Task:
     names = [feature.name for feature in features]
     crosses = _crosses(described, {feature.name: feature.width for feature in features}, faults)
     fold, folds = _folds(described, faults)
-    if not features:
-        faults.append("no usable feature is left")
+    faults += _one_sided(taken, fold, folds)
+    if not features and "features" not in described.malformed:
+        faults.append("features: no usable one is left; the notes of columns say why, name others")
     if faults:
         raise DescriptionRefused(faults)
     design = OfferDesign(tuple(features), tuple([(name,) for name in names] if crosses is None else crosses))
@@ -136,7 +140,7 @@ def measure(task: Task, epsilons: Sequence[float], seeds: int, exact: bool) -> l
 
 
 def _fit(task: Task, masks: Sequence[npt.NDArray[np.bool_]], mu2: float | None, seed: int, exact: bool) -> Floats:
-    settings = SETTINGS | dict(task.described.text.get("settings") or {})
+    settings = SETTINGS | task.described.text.get("settings", {})
     user = task.described.user
     holders = [OfferRows(task.rows[mask], task.taken[mask], user[mask]) for mask in masks if mask.any()]
     persons = task.described.text.get("persons") or _rounded(sum(holder.persons for holder in holders))
@@ -161,23 +165,30 @@ def _rounded(count: int) -> int:
 
 
 def _answers(described: Described, faults: list[str]) -> Floats:
-    values = described.columns[described.text["label"]]
+    name = described.text["label"]
+    values = described.columns[name]
     positive = described.text.get("positive")
-    as_numbers = numbers(values)
-    if isinstance(positive, (int, float)) and not isinstance(positive, bool) and as_numbers is not None:
+    wanted = positive if isinstance(positive, list) else [] if positive is None else [positive]
+    texts = np.array([as_text(v) for v in values])
+    if "positive" in described.malformed:
+        return np.zeros(texts.size)
+    if lost := unquoted("positive", wanted, values):
+        faults += lost
+        return np.zeros(texts.size)
+    as_numbers = numbers(name, values, faults)
+    if isinstance(positive, int | float) and not isinstance(positive, bool) and as_numbers is not None:
         taken = (as_numbers >= positive).astype(float)
-    elif positive is not None:
-        wanted = {as_text(v) for v in (positive if isinstance(positive, list) else [positive])}
-        taken = np.array([as_text(v) in wanted for v in values], dtype=float)
+    elif wanted:
+        taken = np.isin(texts, [as_text(v) for v in wanted]).astype(float)
+        if strange := [as_text(v) for v in wanted if as_text(v) not in set(texts.tolist())]:
+            described.notes.append(f"positive: no row of {name!r} says {', '.join(strange)}")
     else:
-        texts = np.array([as_text(v) for v in values])
         names = sorted(set(texts.tolist()))
         yes = {"1", "true", "yes", "y", "accepted"}
         high = [name for name in names if name.lower() in yes]
         if len(names) != 2 or len(high) != 1:
-            faults.append(
-                f"label has {len(names)} values ({', '.join(names[:5])}…); say which count as yes with 'positive'"
-            )
+            few = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+            faults.append(f"label has {len(names)} values ({few}); say which count as yes with 'positive'")
             return np.zeros(texts.size)
         taken = (texts == high[0]).astype(float)
     if taken.min() == taken.max():
@@ -187,9 +198,28 @@ def _answers(described: Described, faults: list[str]) -> Floats:
     return taken
 
 
+def _one_sided(taken: Floats, fold: npt.NDArray[np.int64], folds: Sequence[int]) -> list[str]:
+    """Return a fault for each answer that test or learning rows lack: an AUC needs both, and so does learning."""
+    faults = []
+    for word, answer in (("yes", 1.0), ("no", 0.0)) if taken.min() < taken.max() else ():
+        for side in ("test", "learning"):
+            rows = {k: fold == k if side == "test" else fold != k for k in folds}
+            without = [k for k, mine in rows.items() if not (taken[mine] == answer).any()]
+            if without:
+                where = f" of fold {without[0] + 1} of {len(folds)}" if len(folds) > 1 else ""
+                more = f" (nor in {len(without) - 1} other folds)" if len(without) > 1 else ""
+                faults.append(
+                    f"holdout: no {word!r} among the {int(rows[without[0]].sum())} {side} rows{where}{more}, both answers are needed:"
+                    f" {'take fewer folds' if len(folds) > 1 else 'learn from other values, or take {folds: K}'}"
+                )
+    return faults
+
+
 def _features(described: Described, faults: list[str]) -> tuple[list[Any], dict[str, Any]]:
     text, notes = described.text, described.notes
     wanted = text.get("features", "auto")
+    if wanted == "auto" and "features" in described.malformed:
+        return [], {}
     if wanted == "auto":
         skip = {text.get(key) for key in ("user", "label", "time", "order")} | set(text.get("ignore") or [])
         if isinstance(text.get("parties"), dict):
@@ -197,21 +227,17 @@ def _features(described: Described, faults: list[str]) -> tuple[list[Any], dict[
         if isinstance(text.get("holdout"), dict):
             skip.add(text["holdout"].get("column"))
         wanted = [{"name": name} for name in described.columns if name not in skip]
-    if not isinstance(wanted, list) or not all(isinstance(row, dict) and "name" in row for row in wanted):
-        faults.append("features: 'auto' or a list of {name, knots | levels, pick} is due")
-        return [], {}
     features, columns = [], {}
     for row in wanted:
         name = str(row["name"])
-        values = _picked(described, row, faults) if "pick" in row else described.columns.get(name)
-        if values is None:
-            if "pick" not in row:
-                faults.append(f"feature {name!r} is not a column of the file; name one of its columns")
+        values = _picked(described, row, faults) if "pick" in row else described.columns[name]
+        if lost := unquoted(f"feature {name!r}: levels", row.get("levels", ()), values):
+            faults += lost
             continue
         try:
             made = _one(name, row, values, notes, faults)
-        except (TypeError, ValueError) as error:
-            faults.append(f"feature {name!r}: {' '.join(str(error).split())}")
+        except ValidationError as error:  # names that are too long, or more levels than a contract takes
+            faults += [f"feature {name!r}: {fault['msg']}; correct it, or leave it out" for fault in error.errors()]
             continue
         if made is not None:
             features.append(made[0])
@@ -224,7 +250,7 @@ def _one(
 ) -> tuple[Any, Any] | None:
     if "levels" in row:
         return levels(name, row["levels"], values, notes)
-    as_numbers = numbers(values)
+    as_numbers = numbers(name, values, faults)
     if "knots" in row:
         if as_numbers is None:
             faults.append(f"feature {name!r} has knots but holds texts; give 'levels' instead")
@@ -239,12 +265,10 @@ def _one(
     return knots(name, None, as_numbers, notes)
 
 
-def _picked(described: Described, row: dict[str, Any], faults: list[str]) -> list[Any] | None:
+def _picked(described: Described, row: dict[str, Any], faults: list[str]) -> list[Any]:
     """Return, for each row, the value of the column that another column names (visits to the offered kind of place)."""
     pick = row["pick"]
-    if not isinstance(pick, dict) or set(pick) != {"by", "columns"} or not isinstance(pick["columns"], dict):
-        faults.append(f"feature {row['name']!r}: pick needs 'by' and 'columns' (value: column)")
-        return None
+    faults += unquoted(f"feature {row['name']!r}: pick", pick["columns"], described.columns[pick["by"]])
     by = [as_text(v) if v is not None else "" for v in described.columns[pick["by"]]]
     columns = {as_text(key): described.columns[name] for key, name in pick["columns"].items()}
     return [columns[key][place] if key in columns else None for place, key in enumerate(by)]
@@ -253,6 +277,8 @@ def _picked(described: Described, row: dict[str, Any], faults: list[str]) -> lis
 def _crosses(described: Described, width: dict[str, int], faults: list[str]) -> list[tuple[str, ...]] | None:
     """Return the terms: those of the description, else every feature and its product with the item, small ones first."""
     wanted, item, names = described.text.get("crosses"), described.text.get("item"), list(width)
+    if {"features", "crosses"} & described.malformed:
+        return None
     if wanted is None:
         if item not in width:
             return None
@@ -266,13 +292,9 @@ def _crosses(described: Described, width: dict[str, int], faults: list[str]) -> 
                 f"crosses of {item!r} with {', '.join(left_out)} would pass {AUTO_CELLS} cells; declare them instead"
             )
         return terms
-    if not isinstance(wanted, list) or not all(isinstance(pair, list) and len(pair) in (1, 2) for pair in wanted):
-        faults.append("crosses: a list of lists of one or two feature names is due")
-        return None
     dropped = [pair for pair in wanted if not set(map(str, pair)) <= set(names)]
-    declared = {
-        str(row["name"]) for row in described.text.get("features", []) if isinstance(row, dict) and "name" in row
-    }
+    rows = described.text.get("features", "auto")
+    declared = set(described.columns) if rows == "auto" else {str(row["name"]) for row in rows}
     faults.extend(
         f"cross {' x '.join(map(str, pair))} names a feature that is not declared"
         for pair in dropped
@@ -283,29 +305,31 @@ def _crosses(described: Described, width: dict[str, int], faults: list[str]) -> 
 
 
 def _folds(described: Described, faults: list[str]) -> tuple[npt.NDArray[np.int64], tuple[int, ...]]:
-    wanted = described.text.get("holdout") or {"folds": 5}
+    wanted = described.text.get("holdout", {"folds": 5})
     user = described.user
-    if not isinstance(wanted, dict):
-        faults.append("holdout: {folds: K} or {column: NAME, learn: [values]} is due")
+    if "holdout" in described.malformed:
         return np.zeros(user.size, np.int64), ()
     if "column" in wanted:
-        column = described.columns.get(wanted["column"])
-        if column is None:
-            faults.append(f"holdout: column {wanted['column']!r} is not in the file")
-            return np.zeros(user.size, np.int64), ()
-        learn = np.isin([as_text(v) for v in column], [as_text(v) for v in wanted.get("learn") or []])
+        column = described.columns[wanted["column"]]
+        faults += unquoted("holdout: learn", wanted["learn"], column)
+        learn = np.isin([as_text(v) for v in column], [as_text(v) for v in wanted["learn"]])
         both = np.intersect1d(np.unique(user[learn]), np.unique(user[~learn])).size
         if both:
             described.notes.append(
                 f"{both} persons have rows on both sides of the split: the test is not person-grouped"
             )
         if learn.all() or not learn.any():
-            faults.append(f"holdout: {int(learn.sum())} of {learn.size} rows are for learning")
+            faults.append(
+                f"holdout: {int(learn.sum())} of {learn.size} rows are for learning; list other values of"
+                f" {wanted['column']!r} in 'learn'"
+            )
+            return np.zeros(user.size, np.int64), ()
         return np.where(learn, 0, 1), (1,)
-    folds = wanted.get("folds", 5)
+    folds = int(wanted["folds"])
     people = np.unique(user).size
-    if type(folds) is not int or not 2 <= folds <= people // 2:
-        faults.append(f"holdout: folds must be 2 to {people // 2} for {people} persons")
+    if not 2 <= folds <= people // 2:
+        if people >= 10:  # fewer are a fault of their own
+            faults.append(f"holdout: folds must be 2 to {people // 2} for {people} persons, not {folds}")
         return np.zeros(user.size, np.int64), ()
     return folds_of(user, folds), tuple(range(folds))
 
@@ -357,13 +381,9 @@ def _constant(task: Task) -> Floats:
 
 
 def _auc(task: Task, score: Floats) -> float:
-    values = []
-    for fold in task.folds:
-        test = task.fold == fold
-        answers = task.taken[test] > 0
-        if 0 < answers.sum() < answers.size:
-            values.append(auc(answers, score[test]))
-    return float(np.mean(values)) if values else float("nan")
+    """Return the mean AUC over test folds; ``prepare`` has seen both answers in each."""
+    folds = [task.fold == fold for fold in task.folds]
+    return float(np.mean([auc(task.taken[test] > 0, score[test]) for test in folds]))
 
 
 def _line(
@@ -383,21 +403,38 @@ def _line(
     )  # fmt: skip
 
 
-def _bootstrap(task: Task, first: Floats, second: Floats, draws: int = 200) -> tuple[float, float]:
-    """Return the 95 % interval of AUC(first) - AUC(second): whole persons drawn with replacement, over all test rows."""
+def _bootstrap(task: Task, first: Floats, second: Floats) -> tuple[float, float] | None:
+    """Return the 95 % interval of AUC(first) - AUC(second) over all test rows: ``DRAWS`` draws of whole persons.
+
+    Persons are drawn with replacement, as many as there are; a person's rows weigh as often as they were drawn. A draw with one
+    answer only has no AUC and is left out; None if every draw is.
+    """
     rows = np.flatnonzero(np.isin(task.fold, task.folds))
-    _, code = np.unique(task.described.user[rows], return_inverse=True)
-    of = [rows[code == k] for k in range(code.max() + 1)] if code.max() < 5000 else None
+    people, code = np.unique(task.described.user[rows], return_inverse=True)
+    taken = task.taken[rows] > 0
+    ranked = [_Ranked(taken, score[rows]) for score in (first, second)]
     random = np.random.default_rng(1)
     gaps = []
-    for _ in range(draws if of is not None else 20):
-        chosen = (
-            np.concatenate([of[k] for k in random.integers(0, len(of), len(of))])
-            if of is not None
-            else random.choice(rows, rows.size)
-        )
-        answers = task.taken[chosen] > 0
-        if 0 < answers.sum() < answers.size:
-            gaps.append(auc(answers, first[chosen]) - auc(answers, second[chosen]))
-    low, high = np.quantile(gaps, [0.025, 0.975]) if gaps else (float("nan"), float("nan"))
+    for _ in range(DRAWS):
+        drawn = np.bincount(random.integers(0, people.size, people.size), minlength=people.size)
+        weight = drawn[code].astype(np.float64)
+        if 0 < weight[taken].sum() < weight.sum():
+            gaps.append(ranked[0].auc(weight) - ranked[1].auc(weight))
+    if not gaps:
+        return None
+    low, high = np.quantile(gaps, [0.025, 0.975])
     return round(float(low), 4), round(float(high), 4)
+
+
+class _Ranked:
+    """Scores sorted once, for areas under the ROC curve with many weights. taken: (N,) bool; score: (N,)."""
+
+    def __init__(self, taken: npt.NDArray[np.bool_], score: Floats) -> None:
+        distinct, self._tie = np.unique(score, return_inverse=True)
+        self._size, self._taken = distinct.size, taken
+
+    def auc(self, weight: Floats) -> float:
+        """Return the area with rows that weigh ``weight`` (N,) each; ties count half. Both answers must weigh something."""
+        yes = np.bincount(self._tie, weight * self._taken, self._size)
+        no = np.bincount(self._tie, weight * ~self._taken, self._size)
+        return float(yes @ (np.cumsum(no) - no / 2) / (yes.sum() * no.sum()))
