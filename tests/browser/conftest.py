@@ -107,7 +107,7 @@ def _fill(federation: Federation) -> None:
             run=uid,
             contract=digest,
             step="spent",
-            epsilon_micro={DRIVE: 4_000_000},
+            epsilon_micro={DRIVE: 4_000_001},
             total_micro={DRIVE: 4_000_001},
         )
         seed = federation.oem.identity.private_bytes_raw()
