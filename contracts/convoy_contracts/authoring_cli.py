@@ -8,6 +8,8 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convoy_contracts.life_cli import read_contract, read_json
+
 if TYPE_CHECKING:
     from convoy_contracts.build import Member
 
@@ -30,7 +32,10 @@ def register(commands: Any) -> None:
     )  # fmt: skip
     new.add_argument("--pia", action="append", default=[], metavar="ID=REF@UNTIL", help="a party's impact assessment")
     new.add_argument("--mask-key", action="append", default=[], metavar="ID=X", help="a party's X25519 key, base64url")
-    new.add_argument("--witness-key", action="append", default=[], metavar="ID=VKEY", help="a party's witness key")
+    new.add_argument(
+        "--witness-key", action="append", default=[], metavar="ID=VKEY",
+        help="a party's witness key; a node has two, on its card: repeat it for each",
+    )  # fmt: skip
     new.add_argument("--notice", default="vehicle-owner@1", help="id of the accepted notice")
     new.set_defaults(run=_new)
 
@@ -78,7 +83,13 @@ def _members(given: argparse.Namespace) -> list[Member]:
         return found
 
     assessments = {party: tuple(value.rsplit("@", 1)) for party, value in pairs("pia", given.pia).items()}
-    masks, witnesses = pairs("mask-key", given.mask_key), pairs("witness-key", given.witness_key)
+    masks = pairs("mask-key", given.mask_key)
+    witnesses: dict[str, list[str]] = {}
+    for value in given.witness_key:
+        party, equals, key = value.partition("=")
+        if not equals or key in witnesses.setdefault(party, []):
+            raise ArgumentRefused("--witness-key has no '=', or names one key twice", fix="Write ID=VKEY, once a key.")
+        witnesses[party].append(key)
     members = []
     for spelled in given.party:
         role, _, rest = spelled.partition("=")
@@ -94,7 +105,7 @@ def _members(given: argparse.Namespace) -> list[Member]:
                 role,
                 region,
                 mask_key=masks.get(party),
-                witness_key=witnesses.get(party),
+                witness_key="\n".join(witnesses[party]) if party in witnesses else None,
                 pia=None if pia is None else (pia[0], pia[1]),
             )
         )
@@ -104,14 +115,11 @@ def _members(given: argparse.Namespace) -> list[Member]:
 def _text(given: argparse.Namespace) -> int:
     import sys
 
-    from convoy_contracts.canonical import parse_json
-    from convoy_contracts.document import Contract
     from convoy_contracts.lawyers import bind_text, render, text_faults
 
-    raw = given.contract.read_bytes()
-    contract = Contract.parse(raw)
+    contract = read_contract(given.contract)
     if given.bind:
-        print(json.dumps(bind_text(contract, parse_json(raw)), ensure_ascii=False, indent=1))
+        print(json.dumps(bind_text(contract, read_json(given.contract)), ensure_ascii=False, indent=1))
         return EXIT_OK
     print(render(contract, given.lang), end="")
     faults = text_faults(contract)
@@ -122,9 +130,8 @@ def _text(given: argparse.Namespace) -> int:
 
 def _diff(given: argparse.Namespace) -> int:
     from convoy_contracts.amendments import classify
-    from convoy_contracts.document import Contract
 
-    found = classify(Contract.parse(given.old.read_bytes()), Contract.parse(given.new.read_bytes()))
+    found = classify(read_contract(given.old), read_contract(given.new))
     if given.json:
         changes = [change.as_json() for change in found.changes]
         print(json.dumps({"reconsent": found.needs_consent, "changes": changes}, ensure_ascii=False))
@@ -140,8 +147,7 @@ def _shown(value: Any) -> str:
 
 
 def _export(given: argparse.Namespace) -> int:
-    from convoy_contracts.document import Contract
     from convoy_contracts.odrl import export
 
-    print(json.dumps(export(Contract.parse(given.contract.read_bytes())), ensure_ascii=False, indent=1))
+    print(json.dumps(export(read_contract(given.contract)), ensure_ascii=False, indent=1))
     return EXIT_OK

@@ -87,12 +87,14 @@ def _unreadable(error: OSError) -> FileUnreadable:
     return FileUnreadable(f"{error.filename}: {error.strerror}.", fix="Check name, place and rights of the file.")
 
 
-def _load(path: Path) -> Any:
-    """Read JSON leniently: what is wrong with a world is for ``decide`` to say."""
+def _load(path: Path) -> tuple[Any, bool]:
+    """Read JSON leniently and say whether it is JSON; what is wrong with a world is for ``decide`` to say."""
     try:
-        return json.loads(path.read_bytes(), parse_int=_bounded_integer)
-    except (ValueError, RecursionError):
-        return None
+        return json.loads(path.read_bytes(), parse_int=_bounded_integer), True
+    except ValueError:
+        return None, False
+    except RecursionError:  # JSON, and deeper than any world
+        return None, True
 
 
 def _bounded_integer(text: str) -> int | float:
@@ -100,20 +102,39 @@ def _bounded_integer(text: str) -> int | float:
 
 
 def _decide(given: argparse.Namespace) -> int:
+    """Print decisions. Every JSON value gets one, as FORMAT.md says; a file that is no JSON gets one as well, and exit code 2."""
     from convoy_contracts.decide import decide
     from convoy_contracts.decide.explain import explain
 
-    loaded = _load(given.world)
+    loaded, is_json = _load(given.world)
     worlds = loaded if given.batch and isinstance(loaded, list) else [loaded]
     decisions = [decide(world) for world in worlds]
     if given.explain:
-        for decision in decisions:
-            print(explain(decision, given.explain))
+        for world, decision in zip(worlds, decisions, strict=True):
+            print(explain(decision, given.explain, now=world.get("now") if isinstance(world, dict) else None))
     else:
         values = [decision.as_json() for decision in decisions]
         print(json.dumps(values if given.batch else values[0]))
+    fault = _fault(given, worlds, is_json, is_list=isinstance(loaded, list))
+    if fault:
+        from convoy_contracts.errors import InputMalformed
+        from convoy_contracts.problems.telling import told
+
+        print(told(InputMalformed(f"{given.world.name}: {fault}")), file=sys.stderr)
+        return EXIT_FAULT
     refused = any(not decision.allow for decision in decisions)
     return EXIT_REFUSED if given.exit_code and refused else EXIT_OK
+
+
+def _fault(given: argparse.Namespace, worlds: Sequence[Any], is_json: bool, *, is_list: bool) -> str:
+    """Return what is wrong with the file itself; for FORMAT.md any JSON value is a world, and only ``--explain`` minds."""
+    if not is_json:
+        return "it is not JSON"
+    if given.batch and not is_list:
+        return "it is no array of worlds"
+    if given.explain and not all(isinstance(world, dict) and world.get("now") is not None for world in worlds):
+        return "it is no world: an object with `now` and the other members of FORMAT.md §2"
+    return ""
 
 
 def _reasons(given: argparse.Namespace) -> int:
@@ -139,9 +160,7 @@ def _problem(given: argparse.Namespace) -> int:
 
 
 def _digest(given: argparse.Namespace) -> int:
-    from convoy_contracts.document import Contract
-
-    print(Contract.parse(given.contract.read_bytes()).digest)
+    print(life_cli.read_contract(given.contract).digest)
     return EXIT_OK
 
 
@@ -166,10 +185,9 @@ def _lint(given: argparse.Namespace) -> int:
 
 
 def _sign(given: argparse.Namespace) -> int:
-    from convoy_contracts.document import Contract
     from convoy_contracts.signatures import sign
 
-    contract = Contract.parse(given.contract.read_bytes())
+    contract = life_cli.read_contract(given.contract)
     entry = sign(
         contract,
         party=given.party,
@@ -182,18 +200,18 @@ def _sign(given: argparse.Namespace) -> int:
 
 
 def _verify(given: argparse.Namespace) -> int:
-    from convoy_contracts.canonical import parse_json
     from convoy_contracts.decide.world import WorldMalformed, read_keys
-    from convoy_contracts.document import Contract
     from convoy_contracts.errors import ArgumentRefused
     from convoy_contracts.signatures import faults
 
-    contract = Contract.parse(given.contract.read_bytes())
-    entries, raw = parse_json(given.signatures.read_bytes()), parse_json(given.keys.read_bytes())
+    contract = life_cli.read_contract(given.contract)
+    entries, raw = life_cli.read_json(given.signatures), life_cli.read_json(given.keys)
     try:
         found = faults(contract, entries if isinstance(entries, list) else [], read_keys({"keys": raw}))
     except WorldMalformed as error:
-        raise ArgumentRefused(str(error), fix="Keys are an object of kid to key (FORMAT.md §2).") from error
+        raise ArgumentRefused(
+            f"{given.keys.name}: {error}", fix="Keys are an object of kid to key (FORMAT.md §2)."
+        ) from error
     for party, codes in found.items():
         print(f"{party}: {', '.join(codes)}")
     if not found:

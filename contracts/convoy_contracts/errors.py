@@ -5,6 +5,7 @@
     ├── SignatureRefused      a signature cannot be made or does not verify
     ├── EventRefused          an event comes in a wrong order or from somebody who may not; ``reason`` is stable
     ├── ArgumentRefused       a caller asked for something that is no contract (builders, command line)
+    ├── InputMalformed        a file is no world to decide on
     └── FileUnreadable        a file that a command names cannot be read
 
 A refusal by ``decide`` is a result, not an error.
@@ -53,6 +54,12 @@ class ArgumentRefused(ContractsError):
     """A caller asked for something that is no contract."""
 
     code = "ARGUMENT_REFUSED"
+
+
+class InputMalformed(ContractsError):
+    """A file is no world to decide on (FORMAT.md §2)."""
+
+    code = "INPUT_MALFORMED"
 
 
 class FileUnreadable(ContractsError):

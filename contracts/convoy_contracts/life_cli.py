@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from convoy_contracts.document import Contract
 
 EXIT_OK, EXIT_REFUSED = 0, 3
 Commands = Any
@@ -83,6 +87,41 @@ def add_signer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", type=Path, required=True, help="PEM file with the Ed25519 private key")
 
 
+def read_json(path: Path) -> Any:
+    """Read strict JSON from a file.
+
+    Raises:
+        DocumentMalformed: it is none; the cause names the file.
+    """
+    from convoy_contracts.canonical import parse_json
+
+    with naming(path):
+        return parse_json(path.read_bytes())
+
+
+def read_contract(path: Path) -> Contract:
+    """Read a contract from a file.
+
+    Raises:
+        DocumentMalformed: it is none; the cause names the file.
+    """
+    from convoy_contracts.document import Contract
+
+    with naming(path):
+        return Contract.parse(path.read_bytes())
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name a file in what is said about a document that was read from it: a command may have read several."""
+    from convoy_contracts.errors import DocumentMalformed
+
+    try:
+        yield
+    except DocumentMalformed as error:
+        raise DocumentMalformed(f"{path.name}: {error.cause}", fix=error.fix, problems=error.problems) from error
+
+
 def load_key(path: Path) -> Ed25519PrivateKey:
     """Read an Ed25519 private key from an unencrypted PEM file.
 
@@ -114,21 +153,23 @@ def _offer(given: argparse.Namespace) -> int:
     from convoy_contracts.document import Contract
     from convoy_contracts.offers import sign_offer
 
+    with naming(given.contract):
+        contract = Contract.parse(given.contract.read_bytes())
     text = given.contract.read_text(encoding="utf-8")
     key = load_key(given.key)
-    proof = sign_offer(Contract.parse(text), party=given.party, kid=given.kid, at=now_text(), private_key=key)
+    proof = sign_offer(contract, party=given.party, kid=given.kid, at=now_text(), private_key=key)
     print(json.dumps({"text": text, "proof": proof}, ensure_ascii=False))
     return EXIT_OK
 
 
 def _event(given: argparse.Namespace) -> int:
-    from convoy_contracts.canonical import parse_json
     from convoy_contracts.errors import ArgumentRefused
     from convoy_contracts.events import make_event, parse_event, sign_event
 
     if given.cosign is not None:
-        value = parse_json(given.cosign.read_bytes())
-        event = parse_event(value["event"] if isinstance(value, dict) and "event" in value else value)
+        value = read_json(given.cosign)
+        with naming(given.cosign):
+            event = parse_event(value["event"] if isinstance(value, dict) and "event" in value else value)
     else:
         missing = [name for name in ("uid", "seq", "prev", "kind") if getattr(given, name) is None]
         if missing:
@@ -148,23 +189,23 @@ def _event(given: argparse.Namespace) -> int:
 
 def _state(given: argparse.Namespace) -> int:
     from convoy_contracts import signatures
-    from convoy_contracts.canonical import parse_json
     from convoy_contracts.decide.world import WorldMalformed, read_keys
-    from convoy_contracts.document import Contract
     from convoy_contracts.errors import ArgumentRefused
     from convoy_contracts.events import chain_fault, is_proved
     from convoy_contracts.instants import instant
     from convoy_contracts.lifecycle import DPV, Signed, state, terms
 
-    contract = Contract.parse(given.contract.read_bytes())
+    contract = read_contract(given.contract)
     at = instant(given.at or now_text())
     if at is None:
         raise ArgumentRefused(f"{given.at} is no timestamp with offset", fix="Write 2027-03-01T10:00:00+08:00.")
     try:
-        keys = read_keys({"keys": parse_json(given.keys.read_bytes())})
+        keys = read_keys({"keys": read_json(given.keys)})
     except WorldMalformed as error:
-        raise ArgumentRefused(str(error), fix="Keys are an object of kid to key (FORMAT.md §2).") from error
-    entries = parse_json(given.signatures.read_bytes())
+        raise ArgumentRefused(
+            f"{given.keys.name}: {error}", fix="Keys are an object of kid to key (FORMAT.md §2)."
+        ) from error
+    entries = read_json(given.signatures)
     good = [
         Signed(entry["party"], instant(entry["sigT"]) or 0)
         for entry in (entries if isinstance(entries, list) else [])
@@ -173,7 +214,7 @@ def _state(given: argparse.Namespace) -> int:
         and isinstance(entry.get("party"), str)
         and signatures.fault(contract, entry["party"], entry, keys) is None
     ]
-    events = parse_json(given.events.read_bytes()) if given.events else []
+    events = read_json(given.events) if given.events else []
     parties = [party.id for party in contract.parties]
     broken = chain_fault(contract.uid, events) if isinstance(events, list) else "it is no list"
     if broken is not None:
@@ -219,22 +260,27 @@ def _key(given: argparse.Namespace) -> int:
 def _catalogue_check(given: argparse.Namespace) -> int:
     from convoy_contracts.catalogue import parse_entry, regrade
 
-    entry = parse_entry(given.entry.read_bytes())
+    with naming(given.entry):
+        entry = parse_entry(given.entry.read_bytes())
+    old = None
+    if given.old:
+        with naming(given.old):
+            old = parse_entry(given.old.read_bytes())
     print(f"{entry.asset} version {entry.version}: {entry.digest}")
-    for change in regrade(parse_entry(given.old.read_bytes()), entry) if given.old else []:
+    for change in regrade(old, entry) if old is not None else []:
         needs = "needs everybody's signature" if change.is_loosening else "immediate"
         print(f"  {change.where}: {change.change}, {change.old} -> {change.new}  ({needs})")
     return EXIT_OK
 
 
 def _catalogue_sign(given: argparse.Namespace) -> int:
-    from convoy_contracts.canonical import parse_json
     from convoy_contracts.catalogue import SCHEMA, parse_entry
     from convoy_contracts.grants import parse_grant, signed_value
 
-    value = parse_json(given.entry.read_bytes())
+    value = read_json(given.entry)
     is_entry = isinstance(value, dict) and value.get("schema") == SCHEMA
-    parsed = parse_entry(value) if is_entry else parse_grant(value)
+    with naming(given.entry):
+        parsed = parse_entry(value) if is_entry else parse_grant(value)
     proof = signed_value(parsed, party=given.party, kid=given.kid, private_key=load_key(given.key))
     print(json.dumps({"value": parsed.as_json(), "proof": [proof]}, ensure_ascii=False))
     return EXIT_OK

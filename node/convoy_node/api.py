@@ -15,7 +15,6 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -39,6 +38,7 @@ from convoy_node.api_problems import Answers
 from convoy_node.consent.kept_open import Kept
 from convoy_node.duties import is_working_day
 from convoy_node.errors import NodeError
+from convoy_node.listening import listen
 from convoy_node.observability.folder import routes
 from convoy_node.settings import Settings
 
@@ -180,6 +180,7 @@ def create_app(home: Path, *, clock: Callable[[], datetime] = lambda: datetime.n
                     "this node has signed no such contract.",
                     code="CONTRACT_UNKNOWN",
                     fix="convoy-node status lists them.",
+                    fix_zh="convoy-node status 会列出。",
                 )
             made = notice(found, office.party)
             return {"contract": made.contract, "version": made.version, "digest": made.digest, "texts": made.texts}
@@ -239,16 +240,11 @@ def serve(app: FastAPI, port: int, ready: Callable[[int], None], host: str = "12
         port: 0 chooses a free one.
         ready: is told the port when requests are accepted.
         host: address to listen on.
+
+    Raises:
+        NodeError: PORT_TAKEN, or INPUT_INVALID for an address or a port that this machine does not have.
     """
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except OSError as error:
-            raise NodeError(
-                f"port {port} of this machine is taken.", code="PORT_TAKEN", fix="Choose another with --port."
-            ) from error
-        listener.listen(64)
+    with listen(host, port) as listener:
         ready(int(listener.getsockname()[1]))
         config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30)
         uvicorn.Server(config).run(sockets=[listener])
@@ -263,7 +259,12 @@ def _token(home: Path) -> str:
     except FileExistsError:
         pass
     except OSError as error:
-        raise NodeError(f"{TOKEN_FILE} cannot be written.", code="HOME_REFUSED", fix="Name a node's folder.") from error
+        raise NodeError(
+            f"{TOKEN_FILE} cannot be written.",
+            code="HOME_REFUSED",
+            fix="Name a node's folder.",
+            fix_zh="请指定节点文件夹。",
+        ) from error
     if path.stat().st_mode & 0o077:
         raise NodeError(
             f"{TOKEN_FILE} can be read by others than its owner.",

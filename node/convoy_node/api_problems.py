@@ -72,13 +72,13 @@ class Answers:
 
     def _refused(self, _: Request, error: Exception) -> Response:
         reasons = [str(one) for one in getattr(error, "reasons", ()) or getattr(error, "problems", ())]
-        fix_zh = str(getattr(error, "fix_zh", ""))
+        fix_zh = str(vars(error).get("fix_zh", ""))  # given at the raise; that of a class may belong to another code
         return self.problem(
             str(getattr(error, "code", "NODE")),
             str(getattr(error, "cause", "")),
             str(getattr(error, "fix", "")),
             reasons,
-            "" if fix_zh == NodeError.fix_zh else fix_zh,
+            fix_zh,
         )
 
     def _http(self, _: Request, error: Exception) -> Response:

@@ -151,6 +151,16 @@ def refusal(error: Any, party: str) -> NodeError:
     return ChannelRefused(f"the coordinator answered {code.name}.", party=party)
 
 
+def is_proxy(text: str) -> bool:
+    """Whether a text is the address of an HTTP proxy, http://host:port, with or without user and password."""
+    try:
+        parts = urlsplit(text)
+        is_whole = bool(parts.hostname) and parts.port is not None
+    except ValueError:  # a port that is no number, or brackets that do not close
+        return False
+    return is_whole and parts.scheme == "http" and parts.path in ("", "/") and not parts.query and not parts.fragment
+
+
 def proxy_of(at: str, given: str = "") -> str:
     """Return the HTTP proxy to go through: the one given, or that of the environment, unless ``no_proxy`` names the host."""
     if given:

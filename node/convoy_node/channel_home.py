@@ -65,10 +65,14 @@ class Connection:
             return cls(**{**value, "app_hashes": tuple(value["app_hashes"])})
         except FileNotFoundError:
             raise HomeRefused(
-                f"the folder {home.name!r} has joined no coordinator.", fix="Run: convoy-node join TICKET."
+                f"the folder {home.name!r} has joined no coordinator.",
+                fix="Run: convoy-node join TICKET.",
+                fix_zh="请运行：convoy-node join TICKET。",
             ) from None
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise HomeRefused(f"{CHANNEL} is damaged.", fix="Restore it from a copy.") from error
+            raise HomeRefused(
+                f"{CHANNEL} is damaged.", fix="Restore it from a copy.", fix_zh="请从副本恢复。"
+            ) from error
 
     def save(self, home: Path) -> None:
         """Write it, in one step."""
@@ -103,7 +107,10 @@ class Credentials:
         key, begin, certificate = content.partition(b"-----BEGIN CERTIFICATE-----")
         if not begin:
             raise KeyRefused(
-                "the node has no certificate yet.", party=party, fix="Wait for the approval: convoy-node up."
+                "the node has no certificate yet.",
+                party=party,
+                fix="Wait for the approval: convoy-node up.",
+                fix_zh="请等待批准：convoy-node up。",
             )
         return cls(key, begin + certificate)
 
@@ -165,7 +172,11 @@ def write(path: Path, content: bytes) -> None:
     try:
         write_atomically(path, content)
     except OSError as error:
-        raise HomeRefused(f"{path.name} cannot be written.", fix="See the disk and the folder's owner.") from error
+        raise HomeRefused(
+            f"{path.name} cannot be written.",
+            fix="See the disk and the folder's owner.",
+            fix_zh="请检查磁盘与文件夹所有者。",
+        ) from error
 
 
 def read_json(path: Path) -> Mapping[str, Any] | None:

@@ -31,7 +31,7 @@ from convoy_contracts.errors import ContractsError
 from convoy_contracts.wire import partner_pb2
 from convoy_node.channel import Line, refusal
 from convoy_node.channel_keys import open_line
-from convoy_node.errors import HomeRefused, NodeError
+from convoy_node.errors import HomeRefused, NodeError, of_file
 from convoy_node.settings import Settings
 
 MANIFEST: Final = "manifest.json"
@@ -86,6 +86,7 @@ def text_of(home: Path, digest: str) -> str:
             "the coordinator holds no such contract that names this party.",
             code="CONTRACT_UNKNOWN",
             fix="convoy-node contract list shows them.",
+            fix_zh="convoy-node contract list 会列出。",
         )
     try:
         is_it = Contract.parse(text).digest == digest
@@ -114,6 +115,7 @@ def send_signature(home: Path, digest: str) -> tuple[str, ...]:
             "this node has not signed a contract of this digest.",
             code="CONTRACT_UNKNOWN",
             fix="convoy-node contract get DIGEST --to FILE, read it, then convoy-node sign FILE.",
+            fix_zh="请运行 convoy-node contract get DIGEST --to FILE，阅读后运行 convoy-node sign FILE。",
         ) from error
     with _line(home) as line:
         reply = line.ask(line.partner.Sign, partner_pb2.SignRequest(digest=digest, entry=entry))
@@ -147,15 +149,14 @@ def fetch(home: Path, run: str, target: Path) -> str:
             unreachable; nothing is at ``target`` then.
     """
     if target.exists():
-        raise HomeRefused(
-            f"{target.name} is there already.", code="FILE_EXISTS", fix="Name a folder that does not exist."
-        )
+        raise HomeRefused(f"{target.name} is there already.", code="FILE_EXISTS")
     one = next((release for release in released(home) if release.run == run and _RUN.fullmatch(run)), None)
     if one is None:
         raise NodeError(
             "the coordinator has no release of this run that names this party.",
             code="RELEASE_UNKNOWN",
             fix="convoy-node release list shows them.",
+            fix_zh="convoy-node release list 会列出。",
         )
     names = [name for name, _, _ in one.files]
     if len(names) > MAX_FILES or MANIFEST not in names or not all(_NAME.fullmatch(name) for name in names):
@@ -163,7 +164,10 @@ def fetch(home: Path, run: str, target: Path) -> str:
     beside = target.with_name(f".{target.name}.part")
     if beside.exists():
         shutil.rmtree(beside)
-    beside.mkdir(mode=0o700, parents=True)
+    try:
+        beside.mkdir(mode=0o700, parents=True)
+    except OSError as error:
+        raise of_file(error, is_written=True) from error
     try:
         with _line(home) as line:
             for name, digest, size in one.files:

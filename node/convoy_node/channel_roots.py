@@ -68,7 +68,9 @@ def announced(home: Path) -> tuple[datetime, datetime] | None:
         return None
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise HomeRefused(
-            f"{FACTS} is damaged.", fix="Restore it from a copy, or remove it: it is told again."
+            f"{FACTS} is damaged.",
+            fix="Restore it from a copy, or remove it: it is told again.",
+            fix_zh="请从副本恢复，或删除它：对方会再次告知。",
         ) from error
 
 
@@ -91,4 +93,6 @@ def read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise HomeRefused(f"{path.name} cannot be read.", fix="Restore it from a copy.") from error
+        raise HomeRefused(
+            f"{path.name} cannot be read.", fix="Restore it from a copy.", fix_zh="请从副本恢复。"
+        ) from error

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -24,7 +24,7 @@ from convoy_node.backup import cli as backup_cli
 from convoy_node.cli_data import data
 from convoy_node.cli_witness import statements, witness
 from convoy_node.consent.cli import consent
-from convoy_node.errors import NodeError
+from convoy_node.errors import NodeError, of_file
 
 app = typer.Typer(
     name="convoy-node",
@@ -63,7 +63,7 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Make a node's folder; its keys are born there. Never overwrites."""
-    from convoy_node.setup import create_home, fingerprint
+    from convoy_node.setup import create_home, fingerprint, micro
 
     holds = role not in ("trustee", "auditor")
     keys = [line.strip() for line in _text(log_keys).splitlines() if line.strip() and not line.startswith("#")]
@@ -77,7 +77,7 @@ def init(
         log_keys=keys,
         data_source=data if holds else "",
         asset=(asset or f"urn:convoy:asset:{short}:1") if holds else "",
-        asset_year_cap_micro=round(cap * 1e6) if holds else 0,
+        asset_year_cap_micro=micro(cap) if holds else 0,
     )
     _show(
         {"home": str(home), "card": str(home / "card.json"), "fingerprint": fingerprint(card)},
@@ -165,7 +165,7 @@ def status(home: Home, as_json: AsJson = False) -> None:
     lines = [
         f"{settings.party}   {settings.role}   {settings.region}",
         f"Log        {settings.log_origin}, {facts['log']['size']} entries cosigned, {facts['log']['alarms']} alarms",
-        *(f"Contract   {c.uid} version {c.version} until {c.term.notAfter}" for c in signed),
+        *(f"Contract   {c.uid} version {c.version} until {c.term.notAfter}\n           {c.digest}" for c in signed),
         *(
             f"Budget     {t.contract}: epsilon {shown(t.epsilon)} of {t.cap_micro / 1e6:g}, {_meant(t.delta)}"
             for t in totals
@@ -334,7 +334,10 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise NodeError(
-            f"{path.name} cannot be read.", code="FILE_UNREADABLE", fix="Name a readable text file."
+            f"{path.name} cannot be read.",
+            code="FILE_UNREADABLE",
+            fix="Name a readable text file.",
+            fix_zh="请指定可读的文本文件。",
         ) from error
 
 
@@ -342,7 +345,9 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(_text(path))
     except ValueError as error:
-        raise NodeError(f"{path.name} is no JSON.", code="FILE_UNREADABLE", fix="Name a card.json.") from error
+        raise NodeError(
+            f"{path.name} is no JSON.", code="FILE_UNREADABLE", fix="Name a card.json.", fix_zh="请指定 card.json。"
+        ) from error
     return value if isinstance(value, dict) else {}
 
 
@@ -366,7 +371,10 @@ join_cli.register(app)
 
 
 def main() -> None:
-    """Run the command line; a refusal names cause and fix, with --json as JSON, and never shows a trace."""
+    """Run the command line; a refusal names cause and fix, with --json as JSON, and never shows a trace.
+
+    A file or folder that cannot be used is such a refusal too, wherever a command meets it.
+    """
     from convoy_audit.errors import AuditError
     from convoy_contracts.errors import ContractsError
     from convoy_models.errors import ModelsError
@@ -374,13 +382,21 @@ def main() -> None:
     try:
         app()
     except (NodeError, AuditError, ContractsError, ModelsError) as error:
-        if "--json" in sys.argv:
-            print(json.dumps({"error": _facts(error)}, ensure_ascii=False))
-        else:
-            from convoy_contracts.problems.telling import told
+        _refuse(error)
+    except OSError as error:
+        if error.filename is None:  # no file: a fault of the program or of the network that nobody foresaw
+            raise
+        _refuse(of_file(error))
 
-            Console(stderr=True).print(told(error), soft_wrap=True, highlight=False, markup=False)
-        sys.exit(1)
+
+def _refuse(error: Exception) -> NoReturn:
+    if "--json" in sys.argv:
+        print(json.dumps({"error": _facts(error)}, ensure_ascii=False))
+    else:
+        from convoy_contracts.problems.telling import told
+
+        Console(stderr=True).print(told(error), soft_wrap=True, highlight=False, markup=False)
+    sys.exit(1)
 
 
 def _facts(error: Exception) -> dict[str, Any]:

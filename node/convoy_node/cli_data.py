@@ -74,7 +74,10 @@ def make_map(
             file.write(text)
     except FileExistsError as error:
         raise NodeError(
-            f"{place.name} is there already.", code="FILE_EXISTS", fix="Move it away, or name another with --to."
+            f"{place.name} is there already.",
+            code="FILE_EXISTS",
+            fix="Move it away, or name another with --to.",
+            fix_zh="请移走该文件，或用 --to 指定其他文件。",
         ) from error
     doubtful = [p for p in (person, *fields) if not p.is_sure]
     lines = [f"{place}: {len(fields) + 1 - len(doubtful)} of {len(fields) + 1} lines are sure."]
@@ -138,6 +141,7 @@ def _wanted(home: Path, settings: Settings, texts: list[Path] | None) -> dict[st
             party=settings.party,
             code="CONTRACT_UNKNOWN",
             fix="Sign a contract first, or name its text with --contract.",
+            fix_zh="请先签署合约，或用 --contract 指定其文本。",
         )
     return wanted
 
@@ -151,7 +155,13 @@ def _open(settings: Settings, place: str, *, is_raw: bool = False) -> Source:
     if place:
         return open_source(Path(place), person=settings.person_column, party=settings.party)
     if settings.data is None:
-        raise NodeError("node.toml names no data.", party=settings.party, code="DATA_MISSING", fix="Set data.source.")
+        raise NodeError(
+            "node.toml names no data.",
+            party=settings.party,
+            code="DATA_MISSING",
+            fix="Set data.source.",
+            fix_zh="请设置 data.source。",
+        )
     chosen = replace(settings.data, mapping=None) if is_raw else settings.data
     return chosen.open(settings.party)
 

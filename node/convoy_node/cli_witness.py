@@ -34,15 +34,15 @@ def serve(
 ) -> None:
     """Serve add-checkpoint, the last cosigned checkpoints and the alarms until Ctrl-C."""
     import contextlib
-    import socket
 
     import uvicorn
 
+    from convoy_node.listening import listen
     from convoy_node.witness_home import open_witness
     from convoy_node.witness_service import WitnessService
 
     opened = open_witness(home)
-    listener = socket.create_server((host, port), backlog=128)
+    listener = listen(host, port, backlog=128)
     for verifier in opened.verifiers:
         print(f"Key     {verifier.vkey[:80]}")
     print(f"Witness http://{host}:{listener.getsockname()[1]}/   (Ctrl-C stops)", flush=True)

@@ -146,7 +146,9 @@ def gaps(home: Path) -> list[dict[str, Any]]:
     try:
         found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise NodeError(f"{GAPS} cannot be read.", code="HOME_REFUSED", fix="Restore it from a copy.") from error
+        raise NodeError(
+            f"{GAPS} cannot be read.", code="HOME_REFUSED", fix="Restore it from a copy.", fix_zh="请从副本恢复。"
+        ) from error
     return found
 
 

@@ -44,8 +44,20 @@ def due_list(
     """List every duty, the next due first; newly overdue ones are stated to the log."""
     if context.invoked_subcommand is not None:
         return
+    if lang not in ("en", "zh"):
+        raise NodeError(
+            f"there are no titles in {lang[:20]!r}.",
+            code="LANGUAGE_UNKNOWN",
+            fix="Use en or zh.",
+            fix_zh="请使用 en 或 zh。",
+        )
     if home == NO_HOME:
-        raise NodeError("--home is missing.", code="HOME_REFUSED", fix="convoy-node duties --home FOLDER")
+        raise NodeError(
+            "--home is missing.",
+            code="HOME_REFUSED",
+            fix="convoy-node duties --home FOLDER",
+            fix_zh="请运行 convoy-node duties --home FOLDER",
+        )
     from convoy_contracts.duties import KINDS
     from convoy_node.consent.office import ConsentOffice
     from convoy_node.duties import DutyDesk
@@ -99,6 +111,7 @@ def raise_duty(
         raise NodeError("--since is no timestamp with an offset.", code="TIME_REFUSED", fix="2026-11-25T09:00:00+08:00")
     with ConsentOffice.open(home) as office, DutyDesk.open(home, office) as opened:
         begun = datetime.fromisoformat(since) if since else datetime.now(UTC)
+        opened.check_request(kind, contract, begun, person)
         duty = opened.raise_duty(kind, contract, begun, subject=person)
     facts = {"id": duty.id, "due": duty.due.isoformat(), "blocking": duty.is_blocking}
     _show(facts, as_json, [f"{duty.id}, due {duty.due.isoformat()}."], f"convoy-node duties --home {home}")

@@ -35,6 +35,7 @@ from convoy_node.durable import open_durable
 from convoy_node.errors import NodeError
 
 FILE: Final = "duties.db"
+ABOUT_A_PERSON: Final = frozenset({"explain", "delete"})
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS duty (
   id TEXT PRIMARY KEY, kind TEXT NOT NULL, contract TEXT NOT NULL, subject TEXT NOT NULL, due TEXT NOT NULL,
@@ -113,6 +114,29 @@ class DutyDesk:
         if state and not self._office.memory.is_restored:
             self._state(duty, "raised", self._office.now(), None)
         return duty
+
+    def check_request(self, kind: str, contract: str, since: datetime, subject: str) -> None:
+        """Check a duty that somebody raises by hand: every fault at once.
+
+        Raises:
+            NodeError: INPUT_INVALID; the contract is unknown here, the person is missing, or it is triggered in the future.
+        """
+        faults = []
+        if not self._office.knows(self._office.uid(contract)):
+            faults.append("--contract: neither signed by this node nor named under [contracts] of node.toml")
+        if kind in ABOUT_A_PERSON and not subject.strip():
+            faults.append(f"--person: missing; {kind} is about somebody")
+        if since > self._office.now():
+            faults.append("--since: in the future; a duty begins when it was triggered")
+        if faults:
+            raise NodeError(
+                "the duty cannot be raised; nothing was written.",
+                party=self._office.party,
+                code="INPUT_INVALID",
+                fix="Correct the listed options; convoy-node status lists the contracts.",
+                fix_zh="请更正列出的选项；convoy-node status 会列出合约。",
+                reasons=faults,
+            )
 
     def on_withdrawal(self, person: str, receipt: dict[str, Any]) -> Duty:
         """Raise the deletion that a withdrawal asks for; once for each withdrawal."""

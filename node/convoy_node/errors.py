@@ -16,13 +16,20 @@
 
 ``cause``, ``fix`` and ``reasons`` never hold a row's value, an identifier of a person, a key or a
 path, so ``refusal()`` may travel as it is. What is not fit for the wire stays in ``__cause__``.
+The fix, in both languages, is the one given where it is raised, else that of the class for the class's own code, else that
+of the catalogue of problems: a code given at the raise never borrows the fix of the class.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from pathlib import Path
+from typing import Final, TypedDict
+
+from convoy_contracts.problems import PROBLEMS
 
 
 class Refusal(TypedDict):
@@ -41,7 +48,8 @@ class NodeError(Exception):
     Args:
         cause: what happened, one sentence, safe to send to the other parties.
         party: whom it concerns.
-        fix: what to do, where the sentence of the class is too general.
+        fix: what to do, where the catalogue's sentence for the code is too general.
+        fix_zh: the same in Chinese.
         code: stable code, where the class alone does not say it (a contract decision's code).
         reasons: every reason or fault, each safe to send.
     """
@@ -56,15 +64,16 @@ class NodeError(Exception):
         *,
         party: str = "",
         fix: str = "",
+        fix_zh: str = "",
         code: str | None = None,
         reasons: Sequence[str] = (),
     ) -> None:
         self.cause = cause
         self.party = party
-        if fix:
-            self.fix = fix
         if code is not None:
             self.code = code
+        usual, usual_zh = _usual_fix(type(self), self.code)
+        self.fix, self.fix_zh = fix or usual, fix_zh or usual_zh
         self.reasons = tuple(reasons)
         where = f" (party: {party})" if party else ""
         listed = "".join(f"\n  - {reason}" for reason in self.reasons)
@@ -79,6 +88,37 @@ class NodeError(Exception):
             "fix": self.fix,
             "reasons": list(self.reasons),
         }
+
+
+def _usual_fix(kind: type[NodeError], code: str) -> tuple[str, str]:
+    """Return the fix of a code in both languages: the class's own sentences for its own code, else the catalogue's."""
+    known = PROBLEMS.get(code)
+    if known is None or (code == kind.code and "fix" in vars(kind)):
+        return kind.fix, kind.fix_zh
+    return known.fix, known.fix_zh
+
+
+_OF_WRITING: Final = frozenset({errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EEXIST, errno.ENOTEMPTY})
+
+
+def of_file(error: OSError, *, is_written: bool | None = None) -> NodeError:
+    """Return what the operating system says about a file as an error of this package, with the file's name and its reason.
+
+    Args:
+        error: names a file.
+        is_written: whether it was to be written; if not said, it was where the system says so, or where the file is there and
+            can be read.
+    """
+    path = Path(os.fsdecode(error.filename if isinstance(error.filename, str | bytes) else b"?"))
+    if is_written is None:
+        is_written = error.errno in _OF_WRITING or (path.is_file() and os.access(path, os.R_OK))
+    act, code = ("written", "FILE_UNWRITABLE") if is_written else ("read", "FILE_UNREADABLE")
+    return NodeError(
+        f"{path.name!r} cannot be {act} ({error.strerror}).",
+        code=code,
+        fix="Check name, folder and rights of the file, or name another.",
+        fix_zh="请检查文件的名称、所在文件夹与权限，或指定其他文件。",
+    )
 
 
 class HomeRefused(NodeError):

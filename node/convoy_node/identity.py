@@ -150,7 +150,10 @@ class Identity:
         there = [name for name in FILES if (folder / name).exists()]
         if there:
             raise KeyRefused(
-                f"there are keys already: {', '.join(there)}.", party=party, fix="Keep them, or name an empty folder."
+                f"there are keys already: {', '.join(there)}.",
+                party=party,
+                fix="Keep them, or name an empty folder.",
+                fix_zh="请保留现有密钥，或指定空文件夹。",
             )
         made = cls(
             party=party,

@@ -13,9 +13,10 @@ keys never leave the folder: what is sent is a card of public keys, a certificat
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +32,7 @@ from convoy_contracts.wire import PROTOCOLS, partner_pb2
 from convoy_contracts.wire.proof import enrolment_proof
 from convoy_contracts.wire.ticket import Ticket, TicketMalformed, keys_digest
 from convoy_node import setup
-from convoy_node.channel import ChannelRefused, CoordinatorUntrusted, Door, Line
+from convoy_node.channel import ChannelRefused, CoordinatorUntrusted, Door, Line, is_proxy
 from convoy_node.channel_home import (
     CA,
     CHANNEL,
@@ -49,9 +50,11 @@ from convoy_node.channel_home import (
 )
 from convoy_node.errors import HomeRefused, NodeError
 from convoy_node.identity import Card, Identity
-from convoy_node.settings import HOLDERS
+from convoy_node.settings import HOLDERS, NODE_FILE, Settings
 
 KEYS: Final = "keys"
+_OVER: Final = frozenset({"TICKET_EXPIRED", "TICKET_UNKNOWN", "TICKET_USED", "REQUEST_DENIED"})
+"""Refusals after which a request is never taken: its ticket is over, or a human said no."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,24 @@ class Wishes:
     asset: str = ""
     cap_micro: int = 6_000_000
     proxy: str = ""
+
+    def check(self) -> None:
+        """Check what can be checked before anything is written or sent.
+
+        Raises:
+            NodeError: INPUT_INVALID; ``reasons`` lists every fault.
+        """
+        faults = setup.faults_of(self.region, self.asset)
+        if self.proxy and not is_proxy(self.proxy):
+            faults.append("--proxy: must be http://host:port")
+        if faults:
+            raise NodeError(
+                "the options of joining do not fit; nothing was made or sent.",
+                code="INPUT_INVALID",
+                fix="Correct the listed options and run the command again.",
+                fix_zh="请更正列出的选项并重新运行命令。",
+                reasons=faults,
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,22 +107,95 @@ def join(
         ticket_text: the ticket.
         recover: make new keys in a folder whose keys were revoked; ledger, consents and memory stay.
 
+    A folder that was never enrolled takes a further ticket: where the coordinator has refused its earlier request for good, new
+    keys are made in it as with ``recover``. A request that the coordinator never took because of its card is corrected with the
+    region that is now named.
+
     Raises:
         NodeError: whatever stands in the way, with its fix.
     """
     wishes = wishes or Wishes()
+    wishes.check()
     ticket = read_ticket(ticket_text)
     waiting = read_json(home / JOIN)
     if waiting is not None and waiting.get("ticket") == ticket.id:
-        return ask(home)
+        return _ask_again(home, ticket, wishes)
     if waiting is None and not recover and (home / CHANNEL).exists():
         return enrolled(home)
+    if waiting is not None and not recover:
+        standing = _earlier(home, ticket)
+        if standing is not None:
+            return standing
     log_keys = _describe(ticket, wishes.proxy)
-    if recover:
+    if waiting is not None and not recover:
+        _check_log(home, ticket, log_keys)
+    if recover or waiting is not None:
         _new_keys(home, ticket, wishes, now or datetime.now(UTC))
     else:
         _new_home(home, ticket, wishes, log_keys, now or datetime.now(UTC))
     return ask(home)
+
+
+def _ask_again(home: Path, ticket: Ticket, wishes: Wishes) -> Standing:
+    """Ask how the request stands; send it corrected where the coordinator never took it because of the card's region."""
+    try:
+        return ask(home)
+    except ChannelRefused as error:
+        card = setup.read_card(home)
+        if error.code != "INPUT_INVALID" or wishes.region == card.region:
+            raise
+    settings = (home / NODE_FILE).read_text(encoding="utf-8")
+    region = json.dumps(wishes.region)
+    write(home / NODE_FILE, re.sub(r"(?m)^region = .*$", f"region = {region}", settings, count=1).encode())
+    # If we die here: node.toml names the new region and the request the old one; the next call corrects it again.
+    _prepare(
+        home,
+        ticket,
+        replace(wishes, proxy=wishes.proxy or Connection.load(home).proxy),
+        replace(card, region=wishes.region),
+    )
+    return ask(home)
+
+
+def _earlier(home: Path, ticket: Ticket) -> Standing | None:
+    """Ask how the request of an earlier ticket stands; None where it was refused for good.
+
+    Raises:
+        HomeRefused: the folder is another party's, or its request still waits for a human.
+    """
+    card = setup.read_card(home)
+    if (card.id, card.role) != (ticket.party, ticket.role):
+        raise HomeRefused(
+            f"the folder asks for {card.id} as {card.role}; the ticket is for {ticket.party} as {ticket.role}.",
+            party=ticket.party,
+            fix="Name a new folder for this ticket.",
+            fix_zh="请为该票据指定新文件夹。",
+        )
+    try:
+        standing = ask(home)
+    except ChannelRefused as error:
+        if error.code not in _OVER:
+            raise
+        return None
+    if standing.state == "pending":
+        raise HomeRefused(
+            "the folder's request with an earlier ticket still waits for its approval.",
+            party=ticket.party,
+            fix="Have it approved, or denied: then this ticket makes new keys in the folder. Or name a new folder.",
+            fix_zh="请先批准该申请；或拒绝后，本票据将在该文件夹中生成新密钥。也可指定新文件夹。",
+        )
+    return standing
+
+
+def _check_log(home: Path, ticket: Ticket, log_keys: list[str]) -> None:
+    """Check that a folder that is there believes the log of the ticket's coordinator."""
+    if sorted(Settings.load(home).log_keys) != sorted(log_keys):
+        raise HomeRefused(
+            "the folder believes another log than that of the ticket's coordinator.",
+            party=ticket.party,
+            fix="Name a new folder; a node belongs to one log.",
+            fix_zh="请指定新文件夹；一个节点只属于一个日志。",
+        )
 
 
 def ask(home: Path) -> Standing:
@@ -161,7 +255,10 @@ def read_ticket(text: str) -> Ticket:
         return Ticket.read(text)
     except TicketMalformed as error:
         raise NodeError(
-            f"{error}.", code="TICKET_MALFORMED", fix="Copy the whole ticket again, or name the file that holds it."
+            f"{error}.",
+            code="TICKET_MALFORMED",
+            fix="Copy the whole ticket again, or name the file that holds it.",
+            fix_zh="请重新复制完整票据，或指定保存票据的文件。",
         ) from None
 
 
@@ -175,7 +272,10 @@ def pem_of(ca: bytes) -> bytes:
         return x509.load_der_x509_certificate(ca).public_bytes(Encoding.PEM)
     except ValueError:
         raise NodeError(
-            "the ticket names no CA certificate.", code="TICKET_MALFORMED", fix="Ask for a new ticket."
+            "the ticket names no CA certificate.",
+            code="TICKET_MALFORMED",
+            fix="Ask for a new ticket.",
+            fix_zh="请索取新票据。",
         ) from None
 
 
@@ -194,18 +294,14 @@ def _describe(ticket: Ticket, proxy: str) -> list[str]:
 
 
 def _new_home(home: Path, ticket: Ticket, wishes: Wishes, log_keys: list[str], now: datetime) -> None:
-    if home.exists() and (not home.is_dir() or any(home.iterdir())):
-        raise HomeRefused(
-            f"the folder {home.name!r} is not empty.",
-            party=ticket.party,
-            fix="Name a new folder; a node's folder that lost its keys is opened again with --recover.",
-        )
+    setup.check_empty(home, ticket.party)
     holds = ticket.role in HOLDERS
     short = ticket.party.removeprefix("did:web:").split(".")[0]
+    home = home.absolute()
     beside = home.with_name(f".{home.name}.joining")
     if beside.exists():
         shutil.rmtree(beside)  # of a join that died; its keys were never shown to anybody
-    beside.parent.mkdir(parents=True, exist_ok=True)
+    setup.make_folder(beside, ticket.party)
     card = setup.create_home(
         beside,
         party=ticket.party,
@@ -227,6 +323,7 @@ def _new_home(home: Path, ticket: Ticket, wishes: Wishes, log_keys: list[str], n
             f"the folder {home.name!r} cannot be put in its place ({error.strerror}).",
             party=ticket.party,
             fix="Name a folder inside a volume, not the volume's own root.",
+            fix_zh="请指定存储卷内的文件夹，而非卷的根目录。",
         ) from error
     sync_folder(home.parent)
 
@@ -235,7 +332,12 @@ def _new_keys(home: Path, ticket: Ticket, wishes: Wishes, now: datetime) -> None
     """Put new keys in the place of revoked ones; the old ones stay beside, for what was sealed to them."""
     old = setup.read_card(home)
     if (old.id, old.role) != (ticket.party, ticket.role):
-        raise HomeRefused(f"the folder is that of {old.id}.", party=ticket.party, fix="Name the party's own folder.")
+        raise HomeRefused(
+            f"the folder is that of {old.id}.",
+            party=ticket.party,
+            fix="Name the party's own folder.",
+            fix_zh="请指定该方自己的文件夹。",
+        )
     number = int(old.identity_kid.rpartition("#")[2]) + 1
     beside, former = home / "keys.new", home / f"keys.{number - 1}"
     if former.exists() and (home / KEYS).exists():

@@ -39,8 +39,9 @@ def join(
 ) -> None:
     """Join with a ticket: make all keys here, show the fingerprint, send the request. Repeat as often as you like."""
     from convoy_node import join as joining
+    from convoy_node.setup import micro
 
-    wishes = joining.Wishes(region=region, data=data, asset=asset, cap_micro=round(cap * 1e6), proxy=proxy)
+    wishes = joining.Wishes(region=region, data=data, asset=asset, cap_micro=micro(cap), proxy=proxy)
     standing = joining.join(home, _ticket(ticket), wishes, recover=recover)
     deadline = time.monotonic() + wait_s
     while standing.state == "pending" and time.monotonic() < deadline:
@@ -161,7 +162,10 @@ def _ticket(text: str) -> str:
         return Path(text).read_text(encoding="ascii")[:MAX_TICKET_BYTES]
     except (OSError, UnicodeDecodeError):
         raise NodeError(
-            "no ticket, and no file of one.", code="TICKET_MALFORMED", fix="Copy the whole ticket, or name its file."
+            "no ticket, and no file of one.",
+            code="TICKET_MALFORMED",
+            fix="Copy the whole ticket, or name its file.",
+            fix_zh="请复制完整票据，或指定其文件。",
         ) from None
 
 

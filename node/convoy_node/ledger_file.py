@@ -64,7 +64,9 @@ def create(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError as error:
-        raise LedgerError("there is a ledger already.", fix="Keep it; it never resets.") from error
+        raise LedgerError(
+            "there is a ledger already.", fix="Keep it; it never resets.", fix_zh="请保留；账本永不重置。"
+        ) from error
     db = sqlite3.connect(path, isolation_level=None)
     try:
         db.execute("PRAGMA journal_mode = WAL")

@@ -96,7 +96,10 @@ def read_catalogue(path: Path) -> list[Offer]:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise NodeError(
-            f"{path.name} is no JSON.", code="FILE_UNREADABLE", fix="Name a list of {id, kind, group, contexts}."
+            f"{path.name} is no JSON.",
+            code="FILE_UNREADABLE",
+            fix="Name a list of {id, kind, group, contexts}.",
+            fix_zh="请指定由 {id, kind, group, contexts} 组成的列表。",
         ) from error
     faults, offers = [], []
     for place, row in enumerate(rows if isinstance(rows, list) else [None]):
@@ -125,7 +128,7 @@ def opted_out(home: Path) -> frozenset[str]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise NodeError(
             f"{FILE} cannot be read.", code="FILE_UNREADABLE",
-            fix="Restore it from a backup; nobody gets personal offers before.",
+            fix="Restore it from a backup; nobody gets personal offers before.", fix_zh="请从备份恢复；此前不向任何人提供个性化推荐。",
         ) from error  # fmt: skip
 
 
@@ -166,7 +169,12 @@ def _scores(
             fix="Name a release of recommend-items/1, which also reads a driving profile.",
         )
     if settings.data is None:
-        raise NodeError("node.toml names no data.", code="DATA_MISSING", fix="Name the file in node.toml.")
+        raise NodeError(
+            "node.toml names no data.",
+            code="DATA_MISSING",
+            fix="Name the file in node.toml.",
+            fix_zh="请在 node.toml 中指定该文件。",
+        )
     wanted = dataset.expected_columns(spec, settings.role)
     table = dataset.PersonTable.load(
         settings.data.open(settings.party),
@@ -180,6 +188,7 @@ def _scores(
             "no row of that person.",
             code="PERSON_UNKNOWN",
             fix="Use the id of the person column; opted out is not needed.",
+            fix_zh="请使用人员列中的编号；已退出者无须处理。",
         )
     columns: Mapping[str, Any] = table.columns([person])
     if isinstance(model, TowersModel):

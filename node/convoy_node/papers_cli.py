@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from convoy_node.errors import HomeRefused
 from convoy_node.release_cli import release
-from convoy_node.terminal import AsJson, Home, show
+from convoy_node.terminal import AsJson, Home, check_new, show, write_new
 
 contract = typer.Typer(help="Contracts over the partner channel: list, read, give the signature.", no_args_is_help=True)
 Digest = Annotated[str, typer.Argument(help="Digest of the contract, sha256:….")]
@@ -39,9 +38,8 @@ def get(digest: Digest, home: Home, to: To, as_json: AsJson = False) -> None:
     """Put a contract's text into a file, to be read before it is signed; its digest is computed here."""
     from convoy_node.channel_papers import text_of
 
-    if to.exists():
-        raise HomeRefused(f"{to.name} is there already.", code="FILE_EXISTS", fix="Name a file that does not exist.")
-    to.write_text(text_of(home, digest), encoding="utf-8")
+    check_new(to)
+    write_new(to, text_of(home, digest))
     show(
         {"digest": digest, "file": str(to)}, as_json, [f"{digest} is in {to}."], f"convoy-node sign {to} --home {home}"
     )

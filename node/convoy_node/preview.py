@@ -23,7 +23,7 @@ from convoy_contracts.specification import (
 )
 from convoy_models import accounting
 from convoy_models.mechanisms import left_of
-from convoy_models.plan import Plan, PlannedQuery, layout, plan
+from convoy_models.plan import Plan, PlannedQuery, PlanRefused, layout, plan
 from convoy_models.risk.tables import tables_in
 from convoy_node.admission import charges
 from convoy_node.ledger import charge_tail, charge_units
@@ -117,6 +117,31 @@ def preview(
                 lines=tuple(_line(spec, planned, query, settings.party, delta) for query in queries),
             )
         )
+    return found
+
+
+def unaffordable(settings: Settings, contract: Contract) -> list[str]:
+    """Return a sentence for each algorithm of which a single run costs this node's persons more than the cap of a year.
+
+    A specification of which no plan can be made has no run; that is not for this check to say.
+    """
+    row = next((row for row in contract.data if row.provider == settings.party), None)
+    found = []
+    for algorithm in contract.algorithms if row is not None and row.asset in contract.privacy else ():
+        if (spec := algorithm.specification) is None:
+            continue
+        try:
+            queries = charged_to(plan(spec, roles_of(contract)), settings.party)
+        except PlanRefused:
+            continue
+        delta = spec.deltaNano / 1e9
+        request = charges(queries, delta)
+        cost, left = accounting.mu2_of_units(charge_units(request)), left_of(delta, charge_tail(request))
+        if queries and not accounting.fits(0.0, cost, left, settings.asset_year_cap_micro):
+            epsilon, cap = accounting.shown(accounting.epsilon_of(cost, left)), settings.asset_year_cap_micro / 1e6
+            found.append(
+                f"one run of {algorithm.id} costs a person epsilon {epsilon}; node.toml allows {cap:g} a year (year_cap_micro)"
+            )
     return found
 
 

@@ -30,6 +30,7 @@ from convoy_contracts.decide.gates import ADULT_CONSENT_AGE, is_a
 from convoy_contracts.instants import instant, timestamp
 from convoy_contracts.vocabulary import PURPOSES
 from convoy_node.consent import history
+from convoy_node.consent.against import Check
 from convoy_node.consent_table import UNKNOWN_AGE, ConsentRow, TableReader
 from convoy_node.durable import transaction
 from convoy_node.errors import ConsentRefused, DatasetRefused, NodeError
@@ -201,6 +202,7 @@ class Register:
         *,
         now: datetime | None = None,
         reask_days: int | Mapping[str, int] = REASK_DAYS,
+        check: Check | None = None,
     ) -> int:
         """Import a consent table, all or nothing; a person's row replaces the earlier one.
 
@@ -211,6 +213,7 @@ class Register:
             contracts: contract uid by the name that the table uses.
             now: aware; the clock's instant if not given.
             reask_days: for how long a refusal silences the question, by contract uid or for all.
+            check: holds the rows against the contracts; without it they are kept as they stand.
 
         Returns:
             The number of rows.
@@ -231,7 +234,7 @@ class Register:
             {name: batch.column(name).to_pylist() for name in reader.names}
             for batch in table.select(list(reader.names)).to_batches(max_chunksize=BATCH_ROWS)
         )
-        return self.import_batches(reader, batches, now=now or datetime.now(UTC), reask_days=reask_days)
+        return self.import_batches(reader, batches, now=now or datetime.now(UTC), reask_days=reask_days, check=check)
 
     def import_batches(
         self,
@@ -241,6 +244,7 @@ class Register:
         now: datetime,
         channel: str = "import",
         reask_days: int | Mapping[str, int] = REASK_DAYS,
+        check: Check | None = None,
     ) -> int:
         """Import a consent table that comes in batches of columns; as ``import_table``."""
         read = 0
@@ -249,6 +253,8 @@ class Register:
             for batch in batches:
                 rows = reader.rows(batch)
                 read += len(rows)
+                if check is not None:
+                    check.see(rows, reader)
                 if not reader.has_faults:
                     db.executemany(
                         "INSERT INTO incoming VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", map(_IN_ORDER, rows)
@@ -314,16 +320,6 @@ class Register:
             records = history.history(self._db, series, local_id) if series else []
         refusal = next((one for one in records[::-1] if one.terms.refused), None)
         return instant(refusal.at) if refusal else None
-
-    def excluded(self) -> tuple[int, int]:
-        """Return how many consents count nowhere: of unknown age, and under 14 years without a guardian."""
-        with self._guard:
-            row = self._db.execute(
-                "SELECT COUNT(*) FILTER (WHERE age < 0), COUNT(*) FILTER (WHERE age BETWEEN 0 AND ? AND NOT guardian)"
-                " FROM consent WHERE given NOT NULL",
-                (ADULT_CONSENT_AGE - 1,),
-            ).fetchone()
-        return int(row[0]), int(row[1])
 
     def subjects(self, contract_uid: str, now: datetime | None = None) -> list[dict[str, Any]]:
         """Return the consent records of FORMAT.md §2: equal ones once, with their number ``n``.

@@ -83,17 +83,21 @@ def opened(folder: Path, home: Path, key: str) -> Bundle:
             "the release key is not 32 bytes in hex.",
             code="KEY_REFUSED",
             fix="Copy the line 'Release key' of the coordinator.",
+            fix_zh="请复制协调方显示的 Release key 一行。",
         ) from error
     try:
         named = json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("contractDigest")
     except (OSError, ValueError, AttributeError) as error:
         raise NodeError(
-            f"{folder.name} is no release.", code="FILE_UNREADABLE", fix="Name the folder that holds manifest.json."
+            f"{folder.name} is no release.",
+            code="FILE_UNREADABLE",
+            fix="Name the folder that holds manifest.json.",
+            fix_zh="请指定含有 manifest.json 的文件夹。",
         ) from error
     if named not in contracts(home):
         raise NodeError(
             "the release belongs to a contract that this node has not signed.", code="CONTRACT_UNKNOWN",
-            fix="convoy-node status shows the signed contracts.",
+            fix="convoy-node status shows the signed contracts.", fix_zh="convoy-node status 会列出已签署的合约。",
         )  # fmt: skip
     party = Settings.load(home).party
     return read_bundle(folder, public, recipient=party, contract_digest=str(named), recalled=()).value

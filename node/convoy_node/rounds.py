@@ -97,7 +97,12 @@ def make_part(
         ActionRefused: nobody to learn from.
     """
     if not any(links.values()) and not solo:
-        raise ActionRefused("nobody's consent counts for this run.", code="COHORT_EMPTY", fix="Import consents first.")
+        raise ActionRefused(
+            "nobody's consent counts for this run.",
+            code="COHORT_EMPTY",
+            fix="Import consents first.",
+            fix_zh="请先导入同意记录。",
+        )
     if isinstance(specification, RecommendSpecification):
         return ItemsPart(specification, role, links, table, hold_back)
     if isinstance(specification, PairsSpecification) and role == "insurer":

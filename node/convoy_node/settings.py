@@ -120,7 +120,7 @@ class Settings:
         asset = reader.table(node, "asset")
         made = cls(
             home=home,
-            party=reader.value(party, "party.id", str, fits=_is_id, what="an id without spaces or |"),
+            party=reader.value(party, "party.id", str, fits=is_id, what="an id without spaces or |"),
             role=reader.value(party, "party.role", str, fits=ROLES.__contains__, what=f"one of {', '.join(ROLES)}"),
             region=reader.value(party, "party.region", str, fits=bool, what="a region code such as CN-SH"),
             name=reader.value(party, "party.name", str, fits=bool, what="a name"),
@@ -237,8 +237,14 @@ def _data_place(home: Path, data: Mapping[str, Any], reader: _Reader) -> DataPla
     )
 
 
-def _is_id(text: str) -> bool:
+def is_id(text: str) -> bool:
+    """Whether a text can name a party or an asset: no space, quote, backslash or |."""
     return re.fullmatch(r"[!#-&(-\[\]-{}~]{1,200}", text) is not None
+
+
+def is_region(text: str) -> bool:
+    """Whether a text is a region's code as the coordinator takes it: country, and up to two parts, such as CN-SH."""
+    return re.fullmatch(r"[A-Z]{2}(-[A-Z0-9]{1,3}){0,2}", text) is not None
 
 
 def _log_keys(log: Mapping[str, Any], reader: _Reader) -> tuple[str, ...]:

@@ -11,22 +11,25 @@ contracts(home) -> {digest: text}  what this party signed: contracts/<hex>/{cont
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from convoy_audit.witness_store import FileWitnessStore, write_atomically
+from convoy_contracts.canonical import MAX_SAFE_INTEGER
 from convoy_contracts.document import Contract
 from convoy_contracts.errors import ContractsError
 from convoy_contracts.instants import timestamp
 from convoy_contracts.signatures import sign
 from convoy_contracts.wire.proof import card_fingerprint
 from convoy_node import ledger_file
-from convoy_node.errors import HomeRefused
+from convoy_node.errors import HomeRefused, SettingsRefused
 from convoy_node.identity import Card, Identity
 from convoy_node.register import Register
-from convoy_node.settings import NODE_FILE, PINS_FILE, SCHEMA, Settings
+from convoy_node.settings import NODE_FILE, PINS_FILE, SCHEMA, Settings, is_id, is_region
 
 CARD_FILE: Final = "card.json"
 LEDGER: Final = "ledger.db"
@@ -69,12 +72,10 @@ def create_home(
         now: aware; the clock's instant if not given.
 
     Raises:
-        HomeRefused: there is a node already, or the folder is not empty.
-        SettingsRefused: the values do not make settings; nothing is left behind but ``node.toml``.
+        HomeRefused: there is a node already, the folder is not empty, or it cannot be made.
+        SettingsRefused: the values do not make settings; nothing was written.
     """
-    if home.exists() and (not home.is_dir() or any(home.iterdir())):
-        raise HomeRefused(f"the folder {home.name!r} is not empty.", party=party)
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_empty(home, party)
     lines = [
         "# A Convoy node. Reference: docs/node.md. There is no setting for noise, clips or checks.",
         f"schema = {_text(SCHEMA)}",
@@ -104,9 +105,12 @@ def create_home(
         ]
     lines += ["", "[contracts]  # name in consent tables = contract uid"]
     lines += [f"{_text(short)} = {_text(uid)}" for short, uid in (contract_names or {}).items()]
-    _write(home / NODE_FILE, "\n".join(lines) + "\n")
+    text = "\n".join(lines) + "\n"
+    _check_settings(text, party, region, asset)
+    # Nothing was written so far. If we die below: the folder is no node's; remove it, its keys were shown to nobody.
+    make_folder(home, party)
+    _write(home / NODE_FILE, text)
     _write(home / PINS_FILE, _PINS_HEAD)
-    Settings.load(home)
     born = (now or datetime.now(UTC)).replace(microsecond=0) - DRIFT
     card = Identity.create(home / "keys", party, born).card(name=name or party, role=role, region=region)
     _write(home / CARD_FILE, json.dumps(card.enrolment(), ensure_ascii=False, indent=2) + "\n")
@@ -117,6 +121,89 @@ def create_home(
     for folder in ("contracts", "log"):
         (home / folder).mkdir(mode=0o700)
     return card
+
+
+def check_empty(home: Path, party: str = "") -> None:
+    """Check that a folder is not there yet, or is empty.
+
+    Raises:
+        HomeRefused: it is not, or cannot be looked into.
+    """
+    try:
+        is_free = not home.exists() or (home.is_dir() and not any(home.iterdir()))
+    except OSError as error:
+        raise _no_folder(home, party, error) from error
+    if not is_free:
+        raise HomeRefused(
+            f"the folder {home.name!r} is not empty.",
+            party=party,
+            fix="Name a new folder, or an empty one; a node's folder is never made over.",
+            fix_zh="请指定新文件夹或空文件夹；节点文件夹绝不会被覆盖。",
+        )
+
+
+def make_folder(home: Path, party: str = "") -> None:
+    """Make a folder of the owner's only, and those above it.
+
+    Raises:
+        HomeRefused: it cannot be made.
+    """
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _no_folder(home, party, error) from error
+
+
+def _no_folder(home: Path, party: str, error: OSError) -> HomeRefused:
+    return HomeRefused(
+        f"the folder {home.name!r} cannot be made ({error.strerror}).",
+        party=party,
+        fix="Name a folder in a place where you may write.",
+        fix_zh="请指定您有权写入的位置中的文件夹。",
+    )
+
+
+def micro(epsilon: float) -> int:
+    """Return an epsilon in whole millionths.
+
+    Raises:
+        SettingsRefused: it is no amount.
+    """
+    if not (math.isfinite(epsilon) and 0 <= epsilon * 1e6 <= MAX_SAFE_INTEGER):
+        raise SettingsRefused(
+            "the cap is no amount of epsilon.",
+            fix="Name a number of 0 or more, such as --cap 6.",
+            fix_zh="请给出不小于 0 的数，例如 --cap 6。",
+        )
+    return round(epsilon * 1e6)
+
+
+def faults_of(region: str, asset: str) -> list[str]:
+    """Return what is wrong with a region and with an asset's uid (empty: none), as sentences that name the option."""
+    faults = [] if is_region(region) else ["--region: must be a code such as CN-SH: a country, then at most two parts"]
+    return faults + ([] if not asset or is_id(asset) else ["--asset: must be a uid without spaces, quotes or |"])
+
+
+def _check_settings(text: str, party: str, region: str, asset: str) -> None:
+    """Check settings before anything of them is written in the node's folder: every fault at once."""
+    faults = faults_of(region, asset)
+    with TemporaryDirectory(prefix="convoy-init-") as folder:
+        trial = Path(folder)
+        _write(trial / NODE_FILE, text)
+        _write(trial / PINS_FILE, _PINS_HEAD)
+        try:
+            Settings.load(trial)
+        except SettingsRefused as error:
+            faults += error.reasons
+    if faults:
+        noun = "fault" if len(faults) == 1 else "faults"
+        raise SettingsRefused(
+            f"the settings have {len(faults)} {noun}; nothing was made.",
+            party=party,
+            fix="Correct the listed values and run the command again.",
+            fix_zh="请更正列出的值并重新运行命令。",
+            reasons=faults,
+        )
 
 
 def read_card(home: Path) -> Card:
@@ -168,8 +255,9 @@ def pin(home: Path, cards: Iterable[Card]) -> None:
 def sign_contract(home: Path, text: str, at: datetime) -> dict[str, str]:
     """Sign a contract as this party and keep it; from then on the node may take part in its runs.
 
-    Whoever signs must be able to keep it: refused is a contract that pins other keys than this folder holds, or schedules an
-    asset or field that ``node.toml`` does not grade.
+    Whoever signs must be able to keep it: refused is a contract that pins other keys than this folder holds, schedules an
+    asset or field that ``node.toml`` does not grade, or has a computation of which a single run costs a person more than the cap of
+    a year in ``node.toml``.
 
     Raises:
         HomeRefused: no contract (``code`` says so), or one that this node cannot keep; ``reasons`` lists every fault.
@@ -225,6 +313,8 @@ def contracts(home: Path) -> dict[str, str]:
 
 
 def _faults(contract: Contract, settings: Settings, identity: Identity) -> list[str]:
+    from convoy_node.preview import unaffordable  # numpy and scipy, for this command only
+
     card = identity.card(name=settings.name, role=settings.role, region=settings.region)
     party = contract.party(settings.party)
     if party is None:
@@ -241,7 +331,7 @@ def _faults(contract: Contract, settings: Settings, identity: Identity) -> list[
         faults += [
             f"node.toml does not grade the field {f.name}" for f in row.fields if f.name not in settings.asset_fields
         ]
-    return faults
+    return faults + unaffordable(settings, contract)
 
 
 _PINS_HEAD: Final = (
@@ -258,4 +348,8 @@ def _write(path: Path, text: str) -> None:
     try:
         write_atomically(path, text.encode())
     except OSError as error:
-        raise HomeRefused(f"{path.name} cannot be written.", fix="See the disk and the folder's owner.") from error
+        raise HomeRefused(
+            f"{path.name} cannot be written.",
+            fix="See the disk and the folder's owner.",
+            fix_zh="请检查磁盘与文件夹所有者。",
+        ) from error

@@ -174,6 +174,7 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path.name} cannot be read.",
             code="FILE_UNREADABLE",
             fix="Restore the file from a backup; a veto that cannot be read must not be forgotten.",
+            fix_zh="请从备份恢复该文件；无法读取的否决不得被遗忘。",
         ) from error
     return value if isinstance(value, dict) else {}
 

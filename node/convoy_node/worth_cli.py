@@ -53,7 +53,10 @@ def value(
         document = Document.parse(contract.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise NodeError(
-            f"{contract.name} cannot be read.", code="FILE_UNREADABLE", fix="Name the contract's JSON document."
+            f"{contract.name} cannot be read.",
+            code="FILE_UNREADABLE",
+            fix="Name the contract's JSON document.",
+            fix_zh="请指定合约的 JSON 文档。",
         ) from error
     spec = document.algorithms[0].specification
     if spec is None:
@@ -79,7 +82,10 @@ def _book(home: Path) -> int:
         count = int(register.db.execute("SELECT COUNT(DISTINCT local_id) FROM consent").fetchone()[0])
     if count < 1:
         raise NodeError(
-            "the register knows nobody yet.", code="COHORT_EMPTY", fix="Say the size of your book with --book."
+            "the register knows nobody yet.",
+            code="COHORT_EMPTY",
+            fix="Say the size of your book with --book.",
+            fix_zh="请用 --book 给出贵方客户数。",
         )
     return count
 
@@ -90,7 +96,7 @@ def _past(home: Path, as_json: bool) -> None:
     found = kept(home)
     lines = [
         f"{facts['run']}: {facts.get('statement') or 'not compared with the own model'}"
-        f" Said: {facts['said'].get('word', '-')}, veto: {facts['said'].get('veto')},"
+        f" Said: {facts['said'].get('word', '-')}, veto: {_yes_or_no(facts['said'].get('veto'))},"
         f" membership attack: {facts['said'].get('attack', 'not run')}."
         for facts in found
     ]
@@ -105,15 +111,9 @@ def set_(
     as_json: AsJson = False,
 ) -> None:
     """Want nothing released under a contract until cleared; running runs end without a release."""
-    from convoy_node.setup import contracts
     from convoy_node.worth import set_veto
 
-    if contract not in contracts(home):
-        raise NodeError(
-            "this node has not signed that contract.",
-            code="CONTRACT_UNKNOWN",
-            fix="convoy-node status shows the digests.",
-        )
+    _check_signed(home, contract)
     if not 0 < len(reason.strip()) <= 200:
         raise NodeError(
             "a veto needs a reason of 1 to 200 characters.", code="REASON_MISSING", fix="Say why in a sentence."
@@ -128,10 +128,31 @@ def set_(
 @veto.command()
 def clear(contract: Contract, home: Home, as_json: AsJson = False) -> None:
     """Take a veto back; candidates are tried on own customers as before."""
-    from convoy_node.worth import set_veto
+    from convoy_node.worth import set_veto, vetoes
 
-    set_veto(home, contract, None)
-    show({"contract": contract, "veto": None}, as_json, ["The veto is cleared."], f"convoy-node value --home {home}")
+    stood = contract in vetoes(home)
+    if stood:
+        set_veto(home, contract, None)
+    else:
+        _check_signed(home, contract)
+    line = "The veto is cleared." if stood else "No veto stood under this contract; nothing was changed."
+    show({"contract": contract, "veto": None}, as_json, [line], f"convoy-node value --home {home}")
+
+
+def _check_signed(home: Path, contract: str) -> None:
+    from convoy_node.setup import contracts
+
+    if contract not in contracts(home):
+        raise NodeError(
+            "this node has signed no contract of this digest.",
+            code="CONTRACT_UNKNOWN",
+            fix="Name a whole digest, sha256:…; convoy-node status shows them.",
+            fix_zh="请给出完整摘要 sha256:…；convoy-node status 会列出。",
+        )
+
+
+def _yes_or_no(said: bool | None) -> str:
+    return "-" if said is None else "yes" if said else "no"
 
 
 @veto.command("list")
@@ -141,5 +162,7 @@ def list_(home: Home, as_json: AsJson = False) -> None:
 
     standing, said = vetoes(home), kept(home)
     lines = [f"{contract}: {reason}" for contract, reason in sorted(standing.items())] or ["No standing veto."]
-    lines += [f"{f['run']}: veto {f['said'].get('veto')} {f['said'].get('cause', '')}".rstrip() for f in said]
+    lines += [
+        f"{f['run']}: veto: {_yes_or_no(f['said'].get('veto'))} {f['said'].get('cause', '')}".rstrip() for f in said
+    ]
     show({"standing": standing, "said": said}, as_json, lines, f"convoy-node value --home {home}")

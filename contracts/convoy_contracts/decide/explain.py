@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from convoy_contracts.decide.clauses import CLAUSES, NONE
 from convoy_contracts.decide.decision import Decision
 from convoy_contracts.decide.reasons import REASONS, Reason
+from convoy_contracts.instants import instant
 
 Language = Literal["zh", "en"]
 STOPPING = ("CLOCK_UNTRUSTED", "INPUT_MALFORMED", "DOCUMENT_MALFORMED")
@@ -14,11 +16,23 @@ STOPPING = ("CLOCK_UNTRUSTED", "INPUT_MALFORMED", "DOCUMENT_MALFORMED")
 _MARKS = {"en": ("pass", "REFUSED", "not reached"), "zh": ("通过", "拒绝", "未检查")}
 
 
-def explain(decision: Decision, language: Language) -> str:
-    """Return one line a gate, with the fix below each refusal, then the obligations."""
+def explain(decision: Decision, language: Language, *, now: object = "") -> str:
+    """Return one line a gate, with the fix below each refusal, then the obligations.
+
+    Args:
+        decision: what was decided.
+        language: zh or en.
+        now: the world's ``now``, if the reader has it; None where the input has none and so is no world: the decision's code is
+            then that of the clock (FORMAT.md §6, 1a), and the explanation names the input.
+    """
     zh = language == "zh"
     passed, refused, unreached = _MARKS[language]
-    stop = _stopped_at(decision)
+    stop: int | None
+    if now is None and decision.reasons == STOPPING[:1]:
+        decision, stop = replace(decision, reasons=STOPPING[1:2]), 0
+    else:
+        is_read = now == "" or (isinstance(now, str) and instant(now) is not None)
+        stop = _stopped_at(decision) if is_read else REASONS[STOPPING[0]].number
     if decision.allow:
         lines = ["允许：所有关口均通过。" if zh else "Allowed: every gate passed."]
     else:

@@ -83,7 +83,10 @@ class Bootstrap:
         found = office.contract(office.uid(contract))
         if found is None:
             raise BootstrapRefused(
-                "this node has signed no such contract.", code="CONTRACT_UNKNOWN", fix="convoy-node status lists them."
+                "this node has signed no such contract.",
+                code="CONTRACT_UNKNOWN",
+                fix="convoy-node status lists them.",
+                fix_zh="convoy-node status 会列出。",
             )
         self._contract: Contract = found
         self._keys = office.pair_keys(found)
@@ -116,7 +119,11 @@ class Bootstrap:
         session, peer, raw = self._read(ask, "ask")
         state = self._state(session, "offer", peer)
         if state.get("answered"):
-            raise BootstrapRefused("this offer was answered before.", fix="Make a new offer; each is answered once.")
+            raise BootstrapRefused(
+                "this offer was answered before.",
+                fix="Make a new offer; each is answered once.",
+                fix_zh="请重新生成要约；每份只应答一次。",
+            )
         # If we die behind this line: answered, and the other holder begins again.
         self._keep(session, state | {"answered": True, "key": ""})
         server = self._psi.server.CreateFromKey(bytes.fromhex(state["key"]), True)
@@ -163,7 +170,9 @@ class Bootstrap:
     def _listed(self) -> dict[str, str]:
         """Return own id by identifier, of the persons who may be in a list."""
         if self._ids is None:
-            raise BootstrapRefused("the file of identifiers is missing.", fix="Name it with --ids.")
+            raise BootstrapRefused(
+                "the file of identifiers is missing.", fix="Name it with --ids.", fix_zh="请用 --ids 指定。"
+            )
         contract = self._contract
         own = [row for row in contract.data if row.provider == self._office.party]
         cohort = self._office.register.cohort(
@@ -183,9 +192,14 @@ class Bootstrap:
             raise BootstrapRefused(
                 f"{repeated} identifiers belong to several persons.",
                 fix="An identifier names one person; mend the file.",
+                fix_zh="一个标识只对应一人；请修正该文件。",
             )
         if not found:
-            raise BootstrapRefused("nobody consents who has no link id yet.", fix="Nothing to do, or import consents.")
+            raise BootstrapRefused(
+                "nobody consents who has no link id yet.",
+                fix="Nothing to do, or import consents.",
+                fix_zh="无须处理，或请先导入同意记录。",
+            )
         return found
 
     def _write(self, out: Path, step: str, session: str, peer: str, plain: bytes) -> None:
@@ -214,7 +228,9 @@ class Bootstrap:
                 )
             return session, peer, self._keys.unseal(peer, line, sealed)
         except OSError as error:
-            raise BootstrapRefused(f"{path.name} cannot be read.", fix="Name a readable file.") from error
+            raise BootstrapRefused(
+                f"{path.name} cannot be read.", fix="Name a readable file.", fix_zh="请指定可读的文件。"
+            ) from error
         except (ValueError, KeyError, TypeError, ModelsError) as error:
             raise BootstrapRefused(f"{path.name} was changed, or is not for this party.") from error
 
@@ -270,7 +286,9 @@ def read_ids(path: Path, party: str) -> list[tuple[str, str]]:
         people, named = (table.column(name).to_pylist() for name in ("person_id", "identifier"))
     except (DatasetRefused, KeyError) as error:
         raise BootstrapRefused(
-            f"{path.name} has no columns person_id and identifier.", fix="Write a CSV or Parquet file with both."
+            f"{path.name} has no columns person_id and identifier.",
+            fix="Write a CSV or Parquet file with both.",
+            fix_zh="请写入同时含有两者的 CSV 或 Parquet 文件。",
         ) from error
     return [(str(person), "".join(str(one or "").split()).upper()) for person, one in zip(people, named, strict=True)]
 

@@ -79,9 +79,12 @@ def make_backup(home: Path, target: Path, passphrase: bytes, now: datetime) -> B
         target = target / f"{short}-{now:%Y%m%dT%H%M%SZ}.convoy"
     if target.exists():
         raise BackupRefused(
-            f"{target.name} is there already.", code="FILE_EXISTS", fix="Name another file; backups are not replaced."
+            f"{target.name} is there already.",
+            code="FILE_EXISTS",
+            fix="Name another file; backups are not replaced.",
+            fix_zh="请指定其他文件；备份不会被替换。",
         )
-    with tempfile.TemporaryDirectory(prefix=".backup-", dir=target.parent) as folder:
+    with _beside(target, ".backup-") as folder:
         copy = Path(folder)
         copy.chmod(0o700)
         files = _copy(home, copy)
@@ -118,9 +121,9 @@ def restore_backup(source: Path, home: Path, passphrase: bytes) -> Backup:
         raise HomeRefused(
             f"{home.name!r} is there already and not empty.",
             fix="Name a new folder; a node that works is never overwritten.",
+            fix_zh="请指定新文件夹；正在工作的节点绝不会被覆盖。",
         )
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".restore-", dir=home.parent) as folder:
+    with _beside(home, ".restore-", is_made=True) as folder:
         fresh = Path(folder) / "home"
         fresh.mkdir(mode=0o700)
         taken = _unpack(source, fresh, passphrase)
@@ -164,6 +167,30 @@ def _names(home: Path) -> Iterator[str]:
             yield name.as_posix()
 
 
+def _beside(place: Path, prefix: str, *, is_made: bool = False) -> tempfile.TemporaryDirectory[str]:
+    """Open a working folder beside a place, so that what is made in it gets its name in one step.
+
+    Args:
+        place: of the file or folder to come.
+        prefix: of the working folder's name.
+        is_made: whether missing folders above are made.
+
+    Raises:
+        BackupRefused: FILE_UNWRITABLE.
+    """
+    try:
+        if is_made:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix=prefix, dir=place.parent)
+    except OSError as error:
+        raise BackupRefused(
+            f"{place.name!r} cannot be made in the folder {place.parent.name!r} ({error.strerror}).",
+            code="FILE_UNWRITABLE",
+            fix="Name a place in a folder that is there and where you may write.",
+            fix_zh="请指定已存在且可写文件夹中的位置。",
+        ) from error
+
+
 def _unpack(source: Path, fresh: Path, passphrase: bytes) -> dict[str, Any]:
     try:
         with source.open("rb") as file:
@@ -182,7 +209,9 @@ def _unpack(source: Path, fresh: Path, passphrase: bytes) -> dict[str, Any]:
         raise BackupRefused("the backup is damaged.", code="BACKUP_DAMAGED", fix="Use another copy.") from error
     except OSError as error:
         raise BackupRefused(
-            f"{source.name} cannot be read, or the folder cannot be written.", fix="See disk and rights."
+            f"{source.name} cannot be read, or the folder cannot be written.",
+            fix="See disk and rights.",
+            fix_zh="请检查磁盘与权限。",
         ) from error
     _check_whole(fresh, taken)
     return taken

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from convoy_node.errors import NodeError
+from convoy_node.terminal import check_new, write_new
 
 if TYPE_CHECKING:
     from convoy_node.consent.office import ConsentOffice
@@ -25,7 +26,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 Person = Annotated[str, typer.Argument(help="This party's own id of the person.")]
 ContractName = Annotated[str, typer.Option("--contract", help="Uid of the contract, or its short name in node.toml.")]
 Channel = Annotated[str, typer.Option(help="How the person said it: app, car, hotline, desk ...")]
-Out = Annotated[Path | None, typer.Option("--out", help="Write the JSON to this file (mode 0600).")]
+Out = Annotated[Path | None, typer.Option("--out", help="Write the JSON to this file (mode 0600), which must be new.")]
 
 
 @consent.command()
@@ -84,11 +85,21 @@ def withdraw(
     """Record a withdrawal, durably and for good: no run authorised from now on uses the person. Prints the signed receipt."""
     from convoy_node.duties import DutyDesk
 
+    check_new(out)
     with _office(home) as office:
         receipt = office.withdraw(person, contract, channel=channel)
         with DutyDesk.open(home, office) as desk:
             desk.on_withdrawal(person, receipt)
-    _written(out, receipt)
+    try:
+        _written(out, receipt)
+    except NodeError as error:
+        raise NodeError(
+            f"the withdrawal is recorded at {receipt['at']}; only its receipt was not written: {error.cause}",
+            party=receipt["party"],
+            code=error.code,
+            fix="Do not withdraw again: convoy-node consent receipt PERSON --contract CONTRACT --out FILE writes the same receipt.",
+            fix_zh="无须再次撤回：convoy-node consent receipt PERSON --contract CONTRACT --out FILE 可写出同一回执。",
+        ) from error
     lines = [f"Withdrawn at {receipt['at']}.", "Receipt, for the person:", json.dumps(receipt, ensure_ascii=False)]
     _show(receipt, as_json, lines, f"convoy-node consent epoch --contract {contract} --home {home}")
 
@@ -108,6 +119,7 @@ def show(person: Person, contract: ContractName, home: Home, as_json: AsJson = F
 @consent.command()
 def receipt(person: Person, contract: ContractName, home: Home, out: Out = None, as_json: AsJson = False) -> None:
     """Print the signed receipt of the last thing that a person said."""
+    check_new(out)
     with _office(home) as office:
         found = office.receipt(person, contract)
     _written(out, found)
@@ -129,6 +141,7 @@ def prove(
     as_json: AsJson = False,
 ) -> None:
     """Prove a person's state in an epoch, or that nothing stood there, for anybody to check offline."""
+    check_new(out)
     with _office(home) as office:
         proof = office.prove(person, contract, epoch)
     _written(out, proof)
@@ -194,7 +207,10 @@ def notice(
         found = office.contract(office.uid(contract))
         if found is None:
             raise NodeError(
-                "this node has signed no such contract.", code="CONTRACT_UNKNOWN", fix="convoy-node status lists them."
+                "this node has signed no such contract.",
+                code="CONTRACT_UNKNOWN",
+                fix="convoy-node status lists them.",
+                fix_zh="convoy-node status 会列出。",
             )
         made = make(found, office.party)
     if lang not in made.texts:
@@ -219,18 +235,17 @@ def import_consents(
     """Import a consent table from a file or a database, all or nothing; every fault at once."""
     if (source is None) == (not sql):
         raise NodeError(
-            "name a file or --sql, one of them.", code="SOURCE_REFUSED", fix="convoy-node consent import FILE"
+            "name a file or --sql, one of them.",
+            code="SOURCE_REFUSED",
+            fix="convoy-node consent import FILE",
+            fix_zh="请运行 convoy-node consent import FILE",
         )
+    from convoy_node.consent.against import lines as sentences
+
     with _office(home) as office:
-        rows = office.import_table(source) if source is not None else office.import_sql(sql, query)
-        unknown, minors = office.register.excluded()
-    lines = [f"{rows} consents imported."]
-    if unknown or minors:
-        lines.append(f"Count nowhere: {unknown} of unknown age, {minors} under 14 without a guardian.")
-    facts = {"rows": rows}
-    if unknown or minors:
-        facts |= {"unknownAge": unknown, "minorsWithoutGuardian": minors}
-    _show(facts, as_json, lines, f"convoy-node preview --home {home}")
+        made = office.import_table(source) if source is not None else office.import_sql(sql, query)
+    lines = [f"{made.rows} {'consent' if made.rows == 1 else 'consents'} imported.", *sentences(made.counts)]
+    _show({"rows": made.rows} | made.counts, as_json, lines, f"convoy-node preview --home {home}")
 
 
 @consent.command("catch-up")
@@ -261,16 +276,8 @@ def _office(home: Path) -> ConsentOffice:
 
 
 def _written(path: Path | None, facts: Any) -> None:
-    if path is None:
-        return
-    import os
-
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(facts, file, ensure_ascii=False, indent=2)
-    except OSError as error:
-        raise NodeError(f"{path.name} cannot be written.", code="FILE_UNWRITABLE", fix="Name another file.") from error
+    if path is not None:
+        write_new(path, json.dumps(facts, ensure_ascii=False, indent=2))
 
 
 def _show(facts: Any, as_json: bool, lines: Sequence[str], following: str) -> None:

@@ -35,6 +35,7 @@ from convoy_contracts.document import Contract
 from convoy_contracts.instants import instant, timestamp
 from convoy_node import setup
 from convoy_node.consent import history
+from convoy_node.consent.against import Check
 from convoy_node.consent.watermark import KnownEpoch, Watermark
 from convoy_node.consent_table import LINK_BYTES, ConsentRow, TableReader
 from convoy_node.errors import ConsentRefused
@@ -65,6 +66,14 @@ class Epoch:
     persons: int
     size: int
     statement: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import kept: its rows, and how many of them count nowhere, by reason (``consent.against``)."""
+
+    rows: int
+    counts: dict[str, int]
 
 
 class ConsentOffice:
@@ -157,6 +166,10 @@ class ConsentOffice:
         """Return the newest version of a contract that this node has signed."""
         versions = [contract for contract in self.signed() if contract.uid == uid]
         return max(versions, key=lambda one: one.version, default=None)
+
+    def knows(self, uid: str) -> bool:
+        """Whether a contract is signed here, named in node.toml, or has consents in the register."""
+        return uid in self._unsigned() or self.contract(uid) is not None
 
     def reask_days(self, uid: str) -> int:
         """Return for how long a refusal silences the question."""
@@ -273,24 +286,33 @@ class ConsentOffice:
         own = self._identity.mask_of(pinned.pop(self.party, None)) or self._identity.mask
         return PairKeys(self.party, own, pinned, contract.digest)
 
-    def import_table(self, source: Path) -> int:
-        """Import a consent table from a file; see ``Register.import_table``."""
-        was_stale = self.is_stale()
-        rows = self._import(source)
-        self._moved(history.last_change(self.register.db)[0], was_stale)
-        return rows
+    def import_table(self, source: Path) -> Imported:
+        """Import a consent table from a file; see ``Register.import_table`` and ``consent.against``.
 
-    def import_sql(self, url: str, query: str) -> int:
-        """Import a consent table from a database; see ``consent.sources``."""
+        Raises:
+            ConsentRefused: every fault of the table at once; nothing was imported.
+        """
+        was_stale = self.is_stale()
+        made = self._import(source)
+        self._moved(history.last_change(self.register.db)[0], was_stale)
+        return made
+
+    def import_sql(self, url: str, query: str) -> Imported:
+        """Import a consent table from a database; see ``consent.sources``.
+
+        Raises:
+            ConsentRefused: every fault of the table at once; nothing was imported.
+        """
         from convoy_node.consent.sources import rows_of_query
 
         was_stale = self.is_stale()
         with rows_of_query(url, query, party=self.party) as (names, batches):
             reader = TableReader(names, self._settings.contract_names, party=self.party)
-            days = self._all_reask_days()
-            rows = self.register.import_batches(reader, batches, now=self._clock(), channel="sql", reask_days=days)
+            days, now = self._all_reask_days(), self._clock()
+            check = self._check(now)
+            rows = self.register.import_batches(reader, batches, now=now, channel="sql", reask_days=days, check=check)
         self._moved(history.last_change(self.register.db)[0], was_stale)
-        return rows
+        return Imported(rows, check.counts())
 
     # Showing -------------------------------------------------------------------------------------------------------------
 
@@ -501,7 +523,7 @@ class ConsentOffice:
                 code="REGISTER_STALE",
                 fix="Export what was said since from the app or CRM: consent catch-up --table FILE; or --nothing-since.",
             )
-        rows = self._import(table) if table else 0
+        rows = self._import(table).rows if table else 0
         again = 0
         for contract, person, at in self._watermark.withdrawals():
             standing = self.register.row(person, contract)
@@ -529,15 +551,27 @@ class ConsentOffice:
             told = _refusable(contract) | {"until": "open-ended"} | told
         reader = TableReader(names, party=self.party)
         (row,) = reader.rows({name: [told.get(name)] for name in reader.names})
-        if contract is not None and row.given is not None:
-            _check_against(contract, row, self.party, reader)
+        if row.withdrawn is not None:
+            row = replace(row, withdrawn=None, withdrawn_us=None)
+        self._check(now, is_said_now=True).see([row], reader)
         reader.raise_faults()
-        return row if row.withdrawn is None else replace(row, withdrawn=None, withdrawn_us=None)
+        return row
 
-    def _import(self, table: Path) -> int:
-        return self.register.import_table(
-            table, self._settings.contract_names, now=self._clock(), reask_days=self._all_reask_days()
+    def _import(self, table: Path) -> Imported:
+        now = self._clock()
+        check = self._check(now)
+        rows = self.register.import_table(
+            table, self._settings.contract_names, now=now, reask_days=self._all_reask_days(), check=check
         )
+        return Imported(rows, check.counts())
+
+    def _check(self, now: datetime, *, is_said_now: bool = False) -> Check:
+        return Check(self.signed(), self._unsigned(), self.party, now, is_said_now=is_said_now)
+
+    def _unsigned(self) -> set[str]:
+        """Return the contracts that this node may know without having signed them: named in node.toml, or in the register."""
+        kept = {uid for (uid,) in self.register.db.execute("SELECT contract FROM series")}
+        return kept | set(self._settings.contract_names.values())
 
     def _all_reask_days(self) -> dict[str, int]:
         return {contract.uid: self.reask_days(contract.uid) for contract in self.signed()}
@@ -664,16 +698,6 @@ def _refusable(contract: Contract | None) -> dict[str, Any]:
         "purpose": purposes[0] if purposes else "convoy:Any",
         "recipients": recipients,
     }
-
-
-def _check_against(contract: Contract, row: ConsentRow, party: str, reader: TableReader) -> None:
-    """Add what the contract itself does not allow in a consent."""
-    foreign = bool(row.notice) and row.notice not in contract.consent.notices
-    reader.count("notice", "not one that the contract accepts", foreign)
-    sensitive = any(f.sensitive for scheduled in contract.data if scheduled.provider == party for f in scheduled.fields)
-    reader.count(
-        "until", "open-ended, but the contract has sensitive data: name a term", sensitive and row.until is None
-    )
 
 
 def _place(listed: list[tuple[bytes, bytes]], name: bytes) -> int:

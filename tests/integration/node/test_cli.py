@@ -111,12 +111,14 @@ def test_a_node_is_made_pinned_and_given_consents_by_commands_alone(prepared, tm
     assert len(str(made["fingerprint"]).split()) == 8
     pinned = data("pin", prepared.folder / "oem" / "card.json", "--home", home)
     assert list(pinned["pinned"]) == ["did:web:oem.example"]  # type: ignore[call-overload]
+    with (home / "node.toml").open("a") as settings:  # a contract that is still to be signed
+        settings.write('c = "urn:c"\n')
     table = tmp_path / "consents.csv"
     table.write_text(
         "local_id,contract,given,until,notice,purpose,recipients,separate,age,link_id,counterpart\n"
         "P1,urn:c,2027-01-01T00:00:00Z,open-ended,n@1,convoy:RiskModelTraining,did:web:oem.example,true,40,,\n"
     )
-    assert data("consent", "import", table, "--home", home) == {"rows": 1}
+    assert data("consent", "import", table, "--home", home) == {"rows": 1, "contractNotSigned": 1}
     table.write_text(table.read_text().replace(",40,", ",old,").replace("open-ended", ""))
     with pytest.raises(NodeError) as refused:
         run("consent", "import", table, "--home", home)

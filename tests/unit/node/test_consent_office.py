@@ -42,7 +42,8 @@ def home(tmp_path: Path) -> Path:
     folder = tmp_path / "home"
     create_home(
         folder, party=PARTY, role="insurer", region="CN-SH", log_keys=[MemoryLog("office.example/log").vkeys[0]],
-        data_source="rows.csv", asset="urn:convoy:asset:book:0", asset_fields={}, asset_year_cap_micro=6_000_000, now=NOW,
+        data_source="rows.csv", asset="urn:convoy:asset:book:0", asset_fields={}, asset_year_cap_micro=6_000_000,
+        contract_names={"risk": UID}, now=NOW,
     )  # fmt: skip
     return folder
 

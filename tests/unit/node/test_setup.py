@@ -75,10 +75,10 @@ def test_a_folder_is_never_made_twice(tmp_path: Path) -> None:
 
 
 def test_settings_that_do_not_hold_make_no_node(tmp_path: Path) -> None:
-    """No key is born for them."""
+    """No key is born for them, and no file is left in the way of the corrected command."""
     with pytest.raises(SettingsRefused):
         make(tmp_path / "oem", role="dealer", log_keys=["x"])
-    assert not (tmp_path / "oem" / "keys").exists()
+    assert not (tmp_path / "oem").exists()
 
 
 def test_any_text_survives_the_settings_file(tmp_path: Path) -> None:
@@ -159,6 +159,24 @@ def test_what_is_no_contract_is_not_signed(tmp_path: Path, document: str, code: 
     with pytest.raises(HomeRefused) as refused:
         sign_contract(tmp_path / "oem", document, NOW)
     assert refused.value.code == code
+
+
+def test_a_contract_of_which_one_run_costs_more_than_the_year_may_is_not_signed(tmp_path: Path) -> None:
+    """The cap of node.toml is a promise to persons; the algorithm, its cost and the cap are told."""
+    names = ("insurer-a", "insurer-b", "insurer-c")
+    cards = [make(tmp_path / "oem", asset_year_cap_micro=0)]
+    cards += [make(tmp_path / name, party=f"did:web:{name}.example") for name in names]
+    cards += [make(tmp_path / "trustee", party="did:web:trustee.example", role="trustee", data_source="", asset="")]
+    document = text(cards)
+    with pytest.raises(HomeRefused) as refused:
+        sign_contract(tmp_path / "oem", document, NOW)
+    assert refused.value.code == "CONTRACT_NOT_KEEPABLE"
+    (reason,) = refused.value.reasons
+    assert reason.startswith("one run of risk-towers costs a person epsilon ")
+    assert "allows 0 a year" in reason
+    settings = tmp_path / "oem" / "node.toml"
+    settings.write_text(settings.read_text().replace("year_cap_micro = 0", "year_cap_micro = 6000000"))
+    assert sign_contract(tmp_path / "oem", document, NOW)["party"] == OEM
 
 
 def test_a_lapsed_offer_is_not_signed(tmp_path: Path) -> None:
