@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 LEARNING_RATE, LEAVES, ROUNDS, PATIENCE = 0.1, 31, 400, 25
 CAUTIOUS: dict[str, float] = {"learning_rate": 0.03, "num_leaves": 4, "lambda_l2": 5.0}
 SMALL_ROWS = 50_000
-"""Below so many rows the usual trees learn the noise; a cautious setting is tried as well."""
+"""Portfolios of fewer learning rows: the usual trees learn their noise, so a cautious setting is tried as well."""
 FEWEST_ROWS = 200
 GLM3 = "GLM3 (Wuethrich & Merz)"
 _RIDGE = 1e-4
@@ -53,8 +53,8 @@ def matrix(portfolio: Portfolio) -> tuple[Floats, list[int]]:
 def boosted(portfolio: Portfolio, features: Floats, named: list[int], which: npt.NDArray[np.bool_]) -> Floats:
     """Return expected claims of all rows, (N,), from LightGBM on some learning rows.
 
-    Stopped early on a tenth of them. Of few rows (``SMALL_ROWS``) setting and rounds are chosen by five folds instead, and all
-    of them are learned from.
+    Stopped early on a tenth of them. In a small portfolio (``SMALL_ROWS``) setting and rounds are chosen by five folds instead,
+    and all of them are learned from.
     """
     import lightgbm
 
@@ -74,7 +74,7 @@ def boosted(portfolio: Portfolio, features: Floats, named: list[int], which: npt
             params={"verbose": -1}, free_raw_data=False,
         )  # fmt: skip
 
-    if rows.size < SMALL_ROWS:
+    if portfolio.learn.sum() < SMALL_ROWS:
         setting, rounds = _chosen(parameters, rows_of(rows))
         model = lightgbm.train(setting, rows_of(rows), rounds)
     else:
