@@ -12,7 +12,7 @@ from pathlib import Path
 
 HOME_NAMES = ("summary.json", "embedded", "deployed")
 """All that a demo's folder can hold (``places``)."""
-FEWEST_DRIVERS, MOST_DRIVERS = 5_000, 2_000_000
+FEWEST_DRIVERS, MOST_DRIVERS = 1_000, 2_000_000
 EXIT_OK, EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED = 0, 1, 3, 130
 
 

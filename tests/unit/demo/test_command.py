@@ -40,7 +40,7 @@ def test_a_population_that_cannot_be_trained_on_is_refused_at_once(
     with pytest.raises(SystemExit) as ended:
         cli.main(["run", f"--drivers={drivers}"])
     assert ended.value.code == 2
-    assert "from 5,000 to 2,000,000" in capsys.readouterr().err
+    assert "from 1,000 to 2,000,000" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
