@@ -163,7 +163,8 @@ def _asset(old: ScheduledAsset, new: ScheduledAsset) -> Iterator[Change]:
     for name in sorted(before.keys() & after.keys()):
         was, now = before[name], after[name]
         here = f"{where}.fields.{name}"
-        yield _more(f"{here}.grade", was.grade, now.grade, is_wider=_rank(now.grade) <= _rank(was.grade))
+        # Either way: a lower grade has laxer rules, a higher one admits again what its owner has graded higher since signing.
+        yield Change(f"{here}.grade", Effect.WIDENING, was.grade, now.grade)
         # Either way: a new flag means more is known about persons, a dropped one means less protection for them.
         yield Change(f"{here}.sensitive", Effect.WIDENING, was.sensitive, now.sensitive)
         yield Change(f"{here}.necessity", Effect.NEUTRAL, was.necessity, now.necessity)

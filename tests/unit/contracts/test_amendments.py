@@ -47,7 +47,7 @@ CASES: list[tuple[str, Effect, Callable[[Json], object]]] = [
     (f"data.{DRIVE}.fields", WIDER, lambda d: d["data"][0]["fields"].append(field(d) | {"name": "speed"})),
     (f"data.{DRIVE}.fields.harsh_brake.step", WIDER, lambda d: field(d).update(step="0.01")),
     (f"data.{DRIVE}.fields.harsh_brake.step", NARROWER, lambda d: field(d).update(step="1")),
-    (f"data.{DRIVE}.fields.harsh_brake.grade", NARROWER, lambda d: field(d).update(grade="L3")),
+    (f"data.{DRIVE}.fields.harsh_brake.grade", WIDER, lambda d: field(d).update(grade="L3")),
     (f"data.{DRIVE}.fields.harsh_brake.sensitive", WIDER, lambda d: field(d).update(sensitive=True)),
     (f"privacy.{DRIVE}.totalMicro", WIDER, lambda d: d["privacy"][DRIVE].update(totalMicro=10**8)),
     (f"privacy.{DRIVE}.totalMicro", NARROWER, lambda d: d["privacy"][DRIVE].update(totalMicro=1)),
