@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import recommend_events
 import recommend_labelled
 from recommend_data import Described, DescriptionRefused, read
+from results_file import unwritable
 
 from convoy_models.errors import ModelsError
 
@@ -114,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             options.json.write_text(written, encoding="utf-8")
         except OSError as error:
-            print(f"refused: {_unwritable(options.json, error)}", file=sys.stderr)
+            print(f"refused: {_unwritten(options.json, error.strerror)}", file=sys.stderr)
             return 2
     return 0
 
@@ -127,19 +128,13 @@ def _told_before_training(options: argparse.Namespace) -> list[str]:
     if options.seeds < 1:
         faults.append(f"--seeds is {options.seeds}; give at least 1")
     if options.json is not None:
-        was_there = options.json.exists()
-        try:
-            options.json.parent.mkdir(parents=True, exist_ok=True)
-            options.json.open("a", encoding="utf-8").close()
-            if not was_there:
-                options.json.unlink()
-        except OSError as error:
-            faults.append(_unwritable(options.json, error))
+        cause = unwritable(options.json)
+        faults += [_unwritten(options.json, cause)] if cause else []
     return faults
 
 
-def _unwritable(path: Path, error: OSError) -> str:
-    return f"--json {path}: it cannot be written ({error.strerror}); name a place that can"
+def _unwritten(path: Path, cause: str | None) -> str:
+    return f"--json {path}: it cannot be written ({cause}); name a place that can"
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -40,6 +39,7 @@ from convoy_models.simulate import PlainCohort, alone, fit_pairs_plain, fit_plai
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import rivals
 from portfolio import DescriptionRefused, Portfolio, read_portfolio
+from results_file import unwritable
 
 Floats = npt.NDArray[np.float64]
 Secure = Callable[[Portfolio, RiskSpecification, Literal["planned", "none"], int], RiskModel]
@@ -468,7 +468,7 @@ def main(arguments: Sequence[str] | None = None, run_secure: Secure = simulated)
             raise DescriptionRefused(
                 "--epsilon must be positive and below 1000, --seeds at least 1, --federated at least 0"
             )
-        if options.json is not None and (cause := _unwritable(options.json)):
+        if options.json is not None and (cause := unwritable(options.json)):
             raise DescriptionRefused(
                 f"--json {options.json}: {cause}. Fix: name a file in a folder that can be written."
             )
@@ -491,16 +491,6 @@ def main(arguments: Sequence[str] | None = None, run_secure: Secure = simulated)
         document = _document(portfolio, result, federated_runs=options.federated)
         options.json.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return 0
-
-
-def _unwritable(file: Path) -> str | None:
-    """Return why a result could not be written there, before hours of training; None if it can. Makes the folder."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        return str(error.strerror)
-    is_open = not file.is_dir() and os.access(file if file.exists() else file.parent, os.W_OK)
-    return None if is_open else "it cannot be written"
 
 
 def _document(portfolio: Portfolio, result: Result, *, federated_runs: int) -> dict[str, Any]:

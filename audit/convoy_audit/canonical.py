@@ -6,7 +6,7 @@
     digest(data: bytes) -> "sha256:…"
     b64(data) / unb64(text)       RFC 4648 §4, padded, canonical
     b64u(data) / unb64u(text)     RFC 4648 §5, unpadded, canonical
-    octets(given, what) -> bytes  what a caller passed as a file: bytes, or text as UTF-8
+    is_version(given, version) -> bool    octets(given, what) -> bytes  what a caller passed as a file: bytes, or text as UTF-8
 
 Everything raises ``FormatError``. This module repeats a little of ``convoy_contracts.canonical`` on
 purpose: the verifier installs alone and shares no code with what it verifies.
@@ -79,6 +79,11 @@ def canonical_bytes(value: Json) -> bytes:
     except (rfc8785.CanonicalizationError, ValueError, TypeError, RecursionError) as error:
         # ValueError: a lone surrogate, or an integer of thousands of digits, which cannot be shown either.
         raise FormatError(f"no canonical JSON: {str(error)[:120]}") from None
+
+
+def is_version(given: Json, version: int) -> bool:
+    """Tell whether a member ``v`` is this version; to Python ``true`` would be 1."""
+    return given == version and given is not True
 
 
 def octets(given: bytes | str, what: str) -> bytes:

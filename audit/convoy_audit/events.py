@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from convoy_audit import shapes
-from convoy_audit.canonical import Json
+from convoy_audit.canonical import Json, is_version
 from convoy_audit.errors import FormatError
 from convoy_audit.event_base import Event as Event
 from convoy_audit.event_base import StatedEvent as StatedEvent
@@ -640,7 +640,7 @@ def from_json(value: Any) -> Event:
     """
     if type(value) is not dict and not isinstance(value, Mapping):
         raise FormatError("an event that is not an object")
-    if value.get("v") != VERSION or value.get("v") is True:
+    if not is_version(value.get("v"), VERSION):
         raise FormatError(f"an event of another version than {VERSION}")
     kind = value.get("type")
     cls = EVENTS.get(kind) if isinstance(kind, str) else None

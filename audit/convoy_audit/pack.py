@@ -29,6 +29,7 @@ from convoy_audit.canonical import (
     canonical_bytes,
     decimal,
     digest,
+    is_version,
     parse_canonical,
     parse_json,
     unb64,
@@ -173,8 +174,7 @@ def build(parts: Parts) -> dict[str, bytes]:
     for size, response in parts.timestamps.items():
         files[f"timestamps/{size}.tsr"] = response
     files |= _derived(parts, policy, [open_checkpoint(n, policy.logs)[0].size for n in parts.checkpoints])
-    sums = "".join(f"{hashlib.sha256(files[n]).hexdigest()}  {n}\n" for n in sorted(files))
-    return {**files, SUMS: sums.encode()}
+    return {**files, SUMS: sums_of(files)}
 
 
 def _derived(parts: Parts, policy: Policy, earlier: Sequence[int]) -> dict[str, bytes]:
@@ -244,6 +244,11 @@ def skim_files(files: Mapping[str, bytes], spans: Iterable[Span], keys: Callable
         if content is None:
             raise FormatError(f"{name} is missing")
         yield skim_bundle(content, span.width)
+
+
+def sums_of(files: Mapping[str, bytes]) -> bytes:
+    """Return the content of SHA256SUMS over some files."""
+    return "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)).encode()
 
 
 def check_strength(policy: Policy) -> None:
@@ -316,7 +321,7 @@ class _Verification:
     def _about(self) -> dict[str, Any]:
         about = parse_canonical(self._files["pack.json"])
         size = about.get("size")
-        if set(about) != {"v", "origin", "size", "madeAt"} or about["v"] != VERSION or about["v"] is True:
+        if set(about) != {"v", "origin", "size", "madeAt"} or not is_version(about["v"], VERSION):
             raise FormatError("pack.json: other members or another version")
         if type(size) is not int or not 0 <= size <= MAX_SIZE or type(about["origin"]) is not str:
             raise FormatError("pack.json: a member of the wrong kind")

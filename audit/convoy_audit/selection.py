@@ -1,5 +1,6 @@
 """Evidence of chosen entries: each with a proof of its own, for somebody who is not to see the rest.
 
+    ABOUT, entry_file(index), proof_file(index)      names of files, for whoever writes one
     is_selection(files) -> bool
     verify_selection(files: Mapping[str, bytes], pinned: Policy | None = None) -> Verdict
 
@@ -10,11 +11,10 @@ SHA256SUMS; unknown files are an error. LIMIT: a selection says nothing about wh
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from convoy_audit.canonical import parse_canonical
+from convoy_audit.canonical import is_version, parse_canonical
 from convoy_audit.entry import parse_entry
 from convoy_audit.errors import AuditError, EvidenceError, FormatError
 from convoy_audit.merkle import leaf_hash
@@ -25,7 +25,6 @@ from convoy_audit.trail import Fault, Trail
 
 ABOUT: Final = "selection.json"
 _MEMBERS: Final = {"v", "origin", "size", "madeAt", "asked", "indices", "notYetCheckpointed", "witnessed"}
-_NUMBER: Final = re.compile(r"(?:entries/(\d{1,9})\.json|proofs/(\d{1,9})\.tlog-proof)")
 _LIMITS: Final = (
     (
         "Whether other entries fit the question as well: only the pack of the whole log can show that.",
@@ -40,6 +39,16 @@ _OWN_POLICY: Final = (
     "Whether the policy in this file is the right one: compare it with the one you pinned, or give --policy.",
     "本文件内的策略是否正确：请与您固定的策略比较，或使用 --policy。",
 )
+
+
+def entry_file(index: int) -> str:
+    """Return the name of the file of an entry."""
+    return f"entries/{index}.json"
+
+
+def proof_file(index: int) -> str:
+    """Return the name of the file of its proof."""
+    return f"proofs/{index}.tlog-proof"
 
 
 def is_selection(files: Mapping[str, bytes]) -> bool:
@@ -75,12 +84,10 @@ def verify_selection(files: Mapping[str, bytes], pinned: Policy | None = None) -
             _check_entry(files, index, policy, verified)
         except AuditError as error:
             faults.append(Fault.of(error, index))
-    chosen = set(about.get("indices", ()))
-    for name in sorted(files):
-        match = _NUMBER.fullmatch(name)
-        is_known = name in (ABOUT, "policy", "checkpoint", "README.txt", SUMS)
-        if not is_known and (match is None or int(match[1] or match[2]) not in chosen):
-            faults.append(Fault.of(FormatError(f"{name[:80]} does not belong to this selection")))
+    chosen = about.get("indices", ())
+    known = {ABOUT, "policy", "checkpoint", "README.txt", SUMS, *map(entry_file, chosen), *map(proof_file, chosen)}
+    for name in sorted(set(files) - known):
+        faults.append(Fault.of(FormatError(f"{name[:80]} does not belong to this selection")))
     faults += _sums(files)
     checks.append(Check("entries", f"{len(chosen)} chosen, each with its proof"))
     asked = about.get("asked") or {}
@@ -100,7 +107,7 @@ def verify_selection(files: Mapping[str, bytes], pinned: Policy | None = None) -
 
 def _about(files: Mapping[str, bytes]) -> dict[str, Any]:
     about = parse_canonical(files[ABOUT])
-    if set(about) != _MEMBERS or about["v"] != 1 or about["v"] is True:
+    if set(about) != _MEMBERS or not is_version(about["v"], 1):
         raise FormatError(f"{ABOUT}: other members or another version")
     size, indices = about["size"], about["indices"]
     is_list = isinstance(indices, list) and all(type(index) is int for index in indices)
@@ -112,9 +119,9 @@ def _about(files: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def _check_entry(files: Mapping[str, bytes], index: int, policy: Policy | None, verified: Verified | None) -> None:
-    raw = _file(files, f"entries/{index}.json")
+    raw = _file(files, entry_file(index))
     parse_entry(raw)
-    proof = parse_proof(_file(files, f"proofs/{index}.tlog-proof"))
+    proof = parse_proof(_file(files, proof_file(index)))
     if proof.index != index:
         raise EvidenceError(f"the proof of entry {index} is one of entry {proof.index}")
     if policy is None or verified is None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from convoy_audit.canonical import Json, b64u, canonical_bytes, digest, parse_canonical, unb64u
+from convoy_audit.canonical import Json, b64u, canonical_bytes, digest, is_version, parse_canonical, unb64u
 from convoy_audit.errors import AuditError, FormatError, SignatureError, StatementError
 from convoy_audit.events import VERSION, Event, StatedEvent, from_json, to_json
 from convoy_audit.keys import (
@@ -165,7 +165,7 @@ def statement_from_json(value: Mapping[str, Json], raw: bytes) -> Statement:
         FormatError: members that are missing, unknown or do not fit.
     """
     names = set(value) - {"previous"}
-    if names != _MEMBERS or value["v"] != VERSION or value["v"] is True or value["type"] != STATEMENT_TYPE:
+    if names != _MEMBERS or not is_version(value["v"], VERSION) or value["type"] != STATEMENT_TYPE:
         raise FormatError("a statement with missing or unknown members, or of another version")
     previous = value.get("previous")
     try:

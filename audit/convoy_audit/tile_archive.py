@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from convoy_audit.archive import read_files
-from convoy_audit.canonical import canonical_bytes, parse_canonical
+from convoy_audit.canonical import canonical_bytes, is_version, parse_canonical
 from convoy_audit.errors import EvidenceError, FormatError, ProofError
 from convoy_audit.merkle import Tree, leaf_hash
 from convoy_audit.tiles import WIDTH, decode_bundle, encode_bundle, entries_path
@@ -92,8 +92,7 @@ def check_archive(path: Path, root: bytes | None = None) -> Archived:
     origin, end, stated = about.get("origin"), about.get("end"), about.get("root")
     if (
         set(about) != {"v", "origin", "end", "root"}
-        or about["v"] != 1
-        or about["v"] is True
+        or not is_version(about["v"], 1)
         or type(end) is not int
         or end % WIDTH
     ):

@@ -131,7 +131,7 @@ def encode_bundle(entries: Iterable[bytes]) -> bytes:
     for entry in entries:
         check_length(entry)
         parts += (_LENGTH.pack(len(entry)), entry)
-    if len(parts) > 2 * WIDTH:
+    if len(parts) > 2 * WIDTH:  # a length and an entry each
         raise FormatError(f"a bundle of more than {WIDTH} entries")
     return b"".join(parts)
 

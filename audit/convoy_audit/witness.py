@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, cast
 
-from convoy_audit.canonical import b64, canonical_bytes, decimal, digest, octets, parse_canonical, unb64
+from convoy_audit.canonical import b64, canonical_bytes, decimal, digest, is_version, octets, parse_canonical, unb64
 from convoy_audit.checkpoint import Checkpoint, peek
 from convoy_audit.errors import (
     FormatError,
@@ -97,7 +97,7 @@ class Alarm:
         value = parse_canonical(data)
         finding = value.get("finding")
         texts = [value.get(name) for name in ("origin", "known", "offered")]
-        if finding not in ("rollback", "fork", "inconsistent") or value.get("v") != 1 or value["v"] is True:
+        if finding not in ("rollback", "fork", "inconsistent") or not is_version(value.get("v"), 1):
             raise FormatError("an alarm of an unknown kind or version")
         if len(value) != 5 or not all(isinstance(text, str) for text in texts):
             raise FormatError("an alarm with other members")

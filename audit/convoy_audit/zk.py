@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from convoy_audit import zk_group as group
-from convoy_audit.canonical import Json, b64u, canonical_bytes, parse_canonical, unb64u
+from convoy_audit.canonical import Json, b64u, canonical_bytes, is_version, parse_canonical, unb64u
 from convoy_audit.errors import FormatError, ZkError
 from convoy_audit.shapes import COUNT, DIGEST, TOKEN
 
@@ -139,8 +139,7 @@ class ZkProof:
         value = parse_canonical(data)
         if (
             set(value) != _MEMBERS
-            or value["v"] != 1
-            or value["v"] is True
+            or not is_version(value["v"], 1)
             or value["type"] != "convoy-zk-proof"
             or value["label"] != LABEL[0]
         ):

@@ -111,6 +111,7 @@ def serve(
     import uvicorn
 
     from convoy_contracts.operations.logs import start_logs
+    from convoy_contracts.operations.serving import KEEP_ALIVE_S
     from convoy_contracts.operations.traces import start_traces
     from convoy_coordinator.app import create_app
     from convoy_coordinator.settings import read_settings
@@ -136,7 +137,7 @@ def serve(
             log_config=None,
             ws="none",
             server_header=False,
-            timeout_keep_alive=30,
+            timeout_keep_alive=KEEP_ALIVE_S,
             h11_max_incomplete_event_size=32_768,
         )
     )

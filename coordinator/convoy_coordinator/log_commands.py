@@ -112,7 +112,7 @@ def grants(
     """On PostgreSQL, give the service's role SELECT and INSERT on the log, and nothing else there. Run as the owner."""
     from convoy_coordinator.db.session import open_engine
     from convoy_coordinator.errors import SetupError
-    from convoy_coordinator.log.grants import excess, grant, statements
+    from convoy_coordinator.log.grants import excess, grant, has_roles, statements
     from convoy_coordinator.settings import read_settings
 
     if dry:
@@ -126,7 +126,7 @@ def grants(
             run = grant(engine, role)
             show({"role": role, "statements": run}, as_json, run, "convoy-coordinator grants   (as that role)")
             return
-        has_roles, found = engine.dialect.name == "postgresql", excess(engine)
+        is_checked, found = has_roles(engine), excess(engine)
     finally:
         engine.dispose()
     if found:
@@ -137,10 +137,10 @@ def grants(
         )
     told = (
         "The connected role may SELECT and INSERT in the log, nothing else."
-        if has_roles
+        if is_checked
         else "This database has no roles, so nothing was checked: whoever can write the file can write the log. Use PostgreSQL for roles."
     )
-    show({"excess": [], "checked": has_roles}, as_json, [told], "convoy-coordinator serve")
+    show({"excess": [], "checked": is_checked}, as_json, [told], "convoy-coordinator serve")
 
 
 def register(app: typer.Typer) -> None:

@@ -13,6 +13,7 @@ from typing import Protocol
 import uvicorn
 from flwr.app import Context, RecordDict
 
+from convoy_contracts.operations.serving import KEEP_ALIVE_S
 from convoy_coordinator.app import create_app
 from convoy_coordinator.federation.flower.deployment import Deployment, NodeLaunch, deployed
 from convoy_coordinator.federation.flower.link_home import LinkHome
@@ -49,7 +50,7 @@ def coordinator_thread(home: Path) -> Iterator[str]:
             port=settings.port,
             log_level="warning",
             access_log=False,
-            timeout_keep_alive=30,  # clients let a connection go after 5 s: both at once would be a race
+            timeout_keep_alive=KEEP_ALIVE_S,
         )
     )
     thread = threading.Thread(target=server.run, name="coordinator", daemon=True)

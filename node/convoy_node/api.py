@@ -32,6 +32,7 @@ from convoy_contracts.canonical import parse_json
 from convoy_contracts.consent import notice
 from convoy_contracts.errors import DocumentMalformed
 from convoy_contracts.operations.metrics import RequestMetrics
+from convoy_contracts.operations.serving import KEEP_ALIVE_S
 from convoy_contracts.problems import PROBLEMS
 from convoy_node import desk as index
 from convoy_node.api_problems import Answers
@@ -246,7 +247,9 @@ def serve(app: FastAPI, port: int, ready: Callable[[int], None], host: str = "12
     """
     with listen(host, port) as listener:
         ready(int(listener.getsockname()[1]))
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=KEEP_ALIVE_S
+        )
         uvicorn.Server(config).run(sockets=[listener])
 
 

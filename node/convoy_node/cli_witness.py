@@ -37,6 +37,7 @@ def serve(
 
     import uvicorn
 
+    from convoy_contracts.operations.serving import KEEP_ALIVE_S
     from convoy_node.listening import listen
     from convoy_node.witness_home import open_witness
     from convoy_node.witness_service import WitnessService
@@ -47,7 +48,11 @@ def serve(
         print(f"Key     {verifier.vkey[:80]}")
     print(f"Witness http://{host}:{listener.getsockname()[1]}/   (Ctrl-C stops)", flush=True)
     config = uvicorn.Config(
-        WitnessService(opened, time.time), log_level="warning", ws="none", server_header=False, timeout_keep_alive=30
+        WitnessService(opened, time.time),
+        log_level="warning",
+        ws="none",
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
     )
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listener])

@@ -163,14 +163,7 @@ def _earlier(home: Path, ticket: Ticket) -> Standing | None:
     Raises:
         HomeRefused: the folder is another party's, or its request still waits for a human.
     """
-    card = setup.read_card(home)
-    if (card.id, card.role) != (ticket.party, ticket.role):
-        raise HomeRefused(
-            f"the folder asks for {card.id} as {card.role}; the ticket is for {ticket.party} as {ticket.role}.",
-            party=ticket.party,
-            fix="Name a new folder for this ticket.",
-            fix_zh="请为该票据指定新文件夹。",
-        )
+    _own_card(home, ticket)
     try:
         standing = ask(home)
     except ChannelRefused as error:
@@ -185,6 +178,19 @@ def _earlier(home: Path, ticket: Ticket) -> Standing | None:
             fix_zh="请先批准该申请；或拒绝后，本票据将在该文件夹中生成新密钥。也可指定新文件夹。",
         )
     return standing
+
+
+def _own_card(home: Path, ticket: Ticket) -> Card:
+    """Return the folder's card, if the ticket is for the same party and role."""
+    card = setup.read_card(home)
+    if (card.id, card.role) != (ticket.party, ticket.role):
+        raise HomeRefused(
+            f"the folder is that of {card.id} as {card.role}; the ticket is for {ticket.party} as {ticket.role}.",
+            party=ticket.party,
+            fix="Name the party's own folder, or a new one for this ticket.",
+            fix_zh="请指定该方自己的文件夹，或为该票据指定新文件夹。",
+        )
+    return card
 
 
 def _check_log(home: Path, ticket: Ticket, log_keys: list[str]) -> None:
@@ -330,14 +336,7 @@ def _new_home(home: Path, ticket: Ticket, wishes: Wishes, log_keys: list[str], n
 
 def _new_keys(home: Path, ticket: Ticket, wishes: Wishes, now: datetime) -> None:
     """Put new keys in the place of revoked ones; the old ones stay beside, for what was sealed to them."""
-    old = setup.read_card(home)
-    if (old.id, old.role) != (ticket.party, ticket.role):
-        raise HomeRefused(
-            f"the folder is that of {old.id}.",
-            party=ticket.party,
-            fix="Name the party's own folder.",
-            fix_zh="请指定该方自己的文件夹。",
-        )
+    old = _own_card(home, ticket)
     number = int(old.identity_kid.rpartition("#")[2]) + 1
     beside, former = home / "keys.new", home / f"keys.{number - 1}"
     if former.exists() and (home / KEYS).exists():

@@ -331,9 +331,9 @@ def _budget(ledgers: Sequence[Ledger], contracts: Sequence[ContractView]) -> Bud
         allowed = ledger.cap_micro if agreed is None or ledger.cap_micro is not None else agreed.total_micro
         if view is None or allowed is None:
             continue
-        spent = composed_micro(runs[key], 0 if agreed is None else agreed.delta_nano)
-        highest = max(highest, spent)
-        delta_nano = max(delta_nano, 0 if agreed is None else agreed.delta_nano)
+        delta = 0 if agreed is None else agreed.delta_nano
+        spent = composed_micro(runs[key], delta)
+        highest, delta_nano = max(highest, spent), max(delta_nano, delta)
         lines.append(
             BudgetLine(
                 party=short_name(ledger.party),

@@ -14,7 +14,6 @@ whole log can, and ``GET /v1/evidence.zip`` without filters is that.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,8 @@ from typing import Final
 
 from convoy_audit.canonical import canonical_bytes
 from convoy_audit.checkpoint import peek
+from convoy_audit.pack import SUMS, sums_of
+from convoy_audit.selection import ABOUT, entry_file, proof_file
 from convoy_coordinator.errors import Problem
 from convoy_coordinator.log import LogService
 from convoy_coordinator.log.levels import Level
@@ -67,17 +68,16 @@ def write_selection(
         "witnessed": log.levels.size(Level.WITNESSED) >= checkpoint.size,
     }
     files: dict[str, bytes] = {
-        "selection.json": canonical_bytes(json.loads(json.dumps(facts))),
+        ABOUT: canonical_bytes(json.loads(json.dumps(facts))),
         "policy": log.policy().text,
         "checkpoint": note.encode(),
         "README.txt": _README.encode(),
     }
     for index in covered:
         evidence = log.evidence(index)
-        files[f"entries/{index}.json"] = evidence.entry
-        files[f"proofs/{index}.tlog-proof"] = evidence.tlog_proof.text
-    sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items()))
-    files["SHA256SUMS"] = sums.encode()
+        files[entry_file(index)] = evidence.entry
+        files[proof_file(index)] = evidence.tlog_proof.text
+    files[SUMS] = sums_of(files)
     with zipfile.ZipFile(path, "x", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(files):
             archive.writestr(zipfile.ZipInfo(name, _FIXED), files[name], zipfile.ZIP_DEFLATED)

@@ -81,11 +81,11 @@ class Check:
 
     def see(self, rows: Sequence[ConsentRow], reader: TableReader) -> None:
         """Add the faults of a batch to its reader, and count what is kept and counts nowhere."""
-        foreign = Counter(row.contract for row in rows)
+        by_contract = Counter(row.contract for row in rows)
         reader.count(
             "contract",
             "neither signed by this node nor named under [contracts] of node.toml",
-            sum(n for uid, n in foreign.items() if uid and uid not in self._known),
+            sum(n for uid, n in by_contract.items() if uid and uid not in self._known),
         )
         given = [row for row in rows if row.given_us is not None and row.withdrawn is None]
         wordings = Counter((row.contract, row.notice, row.purpose, row.recipients) for row in given)

@@ -31,6 +31,7 @@ from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
 
+from convoy_contracts.operations.serving import KEEP_ALIVE_S
 from convoy_node.flower import lifetime
 from convoy_node.flower.connection import Guard, Patience
 from convoy_node.flower.errors import ActivationRefused, NodeHomeUnusable
@@ -148,7 +149,9 @@ def _serve_runtime_api(app: Any) -> str:
     listener = socket.socket()
     listener.bind((_LOOPBACK, 0))
     server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1, timeout_keep_alive=30)
+        uvicorn.Config(
+            app, log_level="warning", access_log=False, timeout_graceful_shutdown=1, timeout_keep_alive=KEEP_ALIVE_S
+        )
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="runtime-api", daemon=True)
     thread.start()

@@ -1,4 +1,7 @@
-"""Any data set of offers or events by description: odd ones run, bad ones say everything that must be corrected."""
+"""Any data set of offers or events by description: odd ones run, bad ones say everything that must be corrected.
+
+LENGTH: over 500 lines: three kinds of data set share their makers.
+"""
 
 from __future__ import annotations
 
